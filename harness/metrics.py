@@ -1,0 +1,47 @@
+"""The registry of metrics: what each number is called, its unit, which way is better, and who may be alarmed by it.
+
+`headline` metrics are the family that verdicts are given on; all others describe. `threshold` is the relative and
+`floor` the absolute change (in the metric's unit) below which a difference is of no interest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    unit: str
+    title: str
+    better: Literal["lower", "higher", "neither"] = "lower"
+    headline: bool = False
+    threshold: float = 0.05
+    floor: float = 0.0
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("startup.total", "s", "Start-up: requested to ready", headline=True, floor=0.0005),
+        Metric("shutdown.total", "s", "Stop: stopping to gone", threshold=0.2, floor=0.01),
+        Metric("memory.pss", "B", "Memory at rest, PSS", headline=True, floor=256 * 1024),
+        Metric("memory.rss", "B", "Memory at rest, RSS", floor=256 * 1024),
+        Metric("memory.uss", "B", "Memory at rest, USS", floor=256 * 1024),
+        Metric("disk.instance", "B", "Disk that one more instance adds", headline=True, floor=64 * 1024),
+        Metric("disk.shared", "B", "Disk that all instances share", headline=True, floor=64 * 1024),
+        Metric("host.load", "1", "Load average over one minute", better="neither"),
+        Metric("host.steal", "s", "CPU time stolen by the machine's own hypervisor", better="neither"),
+        Metric("host.memory_available", "B", "MemAvailable", better="neither"),
+    )
+}
+
+STARTUP_PHASE = "startup."
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name. A phase of the start-up that an engine named itself is descriptive. Raises KeyError."""
+    if name not in METRICS and name.startswith(STARTUP_PHASE):
+        return Metric(name, "s", f"Start-up, the interval ending at {name.removeprefix(STARTUP_PHASE)}")
+    return METRICS[name]

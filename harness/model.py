@@ -1,0 +1,200 @@
+"""The records of a result file, schema "weighbridge/1": frozen, and JSON in and out.
+
+A result is JSON Lines: a header, then records in the order in which they came to be. `schema/weighbridge-1.json`
+is generated from this module. Seconds and bytes throughout; a value that could not be had is None with a reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+SCHEMA = "weighbridge/1"
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Group = Literal["workload", "guest", "vmm", "supervisor", "daemon"]
+Phase = Literal["warmup", "measured"]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One value of one metric (see metrics.py). `value` is None exactly where `reason` says why."""
+
+    metric: str
+    unit: str
+    value: int | float | None
+    group: str | None = None
+    part: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError(f"{self.metric}: a sample has either a value or a reason why it has none")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"{self.metric}: {self.value} is not a number that can be recorded")
+        if self.unit in ("s", "B") and self.value is not None and self.value < 0:
+            raise ValueError(f"{self.metric}: {self.value} {self.unit} is negative")
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What every instance is asked to keep to: CPUs (may be a fraction) and memory in bytes."""
+
+    cpus: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    memory: Annotated[int, msgspec.Meta(gt=0)] = 256 * 2**20
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """How one limit was applied. `mechanism` is None, with a reason, where it could not be; `seen` is from inside."""
+
+    asked: float | int
+    mechanism: str | None
+    seen: float | int | None = None
+    reason: str | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a campaign is to do. `rounds` are measured ones, one warm-up round comes before. `budget` in seconds."""
+
+    targets: tuple[str, ...] = ("host", "namespace", "docker", "libvirt/pc")
+    workloads: tuple[str, ...] = ("hello",)
+    rounds: Annotated[int, msgspec.Meta(ge=1)] = 7
+    budget: Annotated[float, msgspec.Meta(gt=0)] | None = 600.0
+    timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    seed: int = 0
+    engines: Literal["auto", "private", "user"] = "auto"
+    libvirt_uri: str | None = None
+    kernel: str | None = None
+    modules: str | None = None
+    limits: Limits = msgspec.field(default_factory=Limits)
+
+
+class Host(msgspec.Struct, frozen=True):
+    """The machine: `gating` fields must agree for two results to be compared, `informational` ones are noted."""
+
+    gating: dict[str, Any]
+    informational: dict[str, Any]
+
+
+class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="header"):
+    schema: str
+    campaign: str
+    started: str
+    command: list[str]
+    commit: str | None
+    dirty: bool | None
+    plan: Plan
+    host: Host
+
+
+class BundleRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
+    """The rootfs of a workload: digest of its content, apparent bytes, Debian packages and their versions."""
+
+    workload: str
+    sha256: str
+    bytes: Count
+    packages: dict[str, str]
+
+
+class TargetRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="target"):
+    """What stands behind a target's key: the engine, whose it is, and its whole configuration in `profile`."""
+
+    target: str
+    engine: str
+    version: str
+    whose: Literal["private", "user", "system"]
+    accelerator: str | None = None
+    accelerator_reason: str | None = None
+    profile: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class UnavailableRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="unavailable"):
+    target: str
+    reason: str
+    hint: str
+
+
+class ImageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="image"):
+    """The disk parts that all instances of a target use together, for one workload."""
+
+    target: str
+    workload: str
+    samples: list[Sample]
+
+
+class HostRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="host"):
+    """The machine before, between and after the rounds: load, steal, available memory, shared daemons."""
+
+    at: Literal["before", "between", "after"]
+    samples: list[Sample]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a run failed: in which phase, as which type of error, and the tail of the instance's log."""
+
+    phase: str
+    type: str
+    message: str
+    log: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run"):
+    """One lifecycle of one instance. `marks` are seconds since requested, in the order of time."""
+
+    id: str
+    seq: Count
+    target: str
+    workload: str
+    round: Count
+    phase: Phase
+    bundle_sha256: str
+    ok: bool
+    error: Failure | None
+    marks: list[tuple[str, Seconds]]
+    samples: list[Sample]
+    limits: dict[str, Applied]
+    facts: dict[str, Any]
+    cold: bool = False
+    instances: Count = 1
+    instance: Count = 0
+    side: str | None = None
+
+    def __post_init__(self) -> None:
+        times = [at for _, at in self.marks]
+        if times != sorted(times):
+            raise ValueError(f"the marks of run {self.id} are not in the order of time")
+        if self.ok != (self.error is None):
+            raise ValueError(f"run {self.id} is {'ok and has' if self.ok else 'not ok and lacks'} an error")
+
+    def mark(self, name: str) -> float | None:
+        """Seconds from requested to the mark of that name; None where the run never came to it."""
+        return next((at for mark, at in self.marks if mark == name), None)
+
+
+class Footer(msgspec.Struct, frozen=True, tag_field="kind", tag="footer"):
+    """The end of a campaign. `complete` is False where it was cut short, and `stopped` says by what."""
+
+    complete: bool
+    stopped: str | None
+    runs: Count
+    failed: Count
+
+
+Record = (
+    Header | BundleRecord | TargetRecord | UnavailableRecord | ImageRecord | HostRecord | Run | Footer
+)  # told apart by "kind"
+
+
+def headline(samples: Iterable[Sample], metric: str) -> float | None:
+    """The sum of a metric over its groups and parts, or None where any of them could not be read.
+
+    A VM's workload cannot be seen from the host and is part of `guest`: its null is skipped where guest has a value.
+    """
+    mine = [s for s in samples if s.metric == metric and s.group != "daemon"]
+    guest_known = any(s.group == "guest" and s.value is not None for s in mine)
+    counted = [s.value for s in mine if not (guest_known and s.group == "workload" and s.value is None)]
+    if not counted or any(value is None for value in counted):
+        return None
+    return sum(value for value in counted if value is not None)
