@@ -163,6 +163,8 @@ class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run"):
 
     def __post_init__(self) -> None:
         times = [at for _, at in self.marks]
+        if not all(math.isfinite(at) and at >= 0 for at in times):
+            raise ValueError(f"a mark of run {self.id} is not a time since requested")
         if times != sorted(times):
             raise ValueError(f"the marks of run {self.id} are not in the order of time")
         if self.ok != (self.error is None):

@@ -31,10 +31,12 @@ from harness.model import (
 
 FRAME_COLUMNS = (
     "campaign", "target", "workload", "round", "phase", "ok", "run", "metric", "group", "part", "unit", "value",
+    "reason",
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _KINDS = {"header", "bundle", "target", "unavailable", "image", "host", "run", "footer"}
 
 
@@ -121,16 +123,16 @@ class Result:
         rows = [row for run in self.runs for row in _rows(self.header.campaign, run)]
         for image in self.images:
             known = (self.header.campaign, image.target, image.workload, None, None, True, None)
-            rows += [(*known, s.metric, s.group, s.part, s.unit, s.value) for s in image.samples]
+            rows += [(*known, s.metric, s.group, s.part, s.unit, s.value, s.reason) for s in image.samples]
         return pd.DataFrame(rows, columns=list(FRAME_COLUMNS))
 
 
 def _rows(campaign: str, run: Run) -> Iterator[tuple[object, ...]]:
     known = (campaign, run.target, run.workload, run.round, run.phase, run.ok, run.id)
     for name, value in startup(run):
-        yield (*known, name, None, None, "s", value)
+        yield (*known, name, None, None, "s", value, None)
     for s in run.samples:
-        yield (*known, s.metric, s.group, s.part, s.unit, s.value)
+        yield (*known, s.metric, s.group, s.part, s.unit, s.value, s.reason)
 
 
 def startup(run: Run) -> Iterator[tuple[str, float]]:
@@ -171,7 +173,7 @@ def _header(path: Path, line: bytes) -> Header:
     try:
         raw = json.loads(line)
         schema = raw["schema"] if raw["kind"] == "header" else None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{path} is not a Weighbridge result: its first line is no header") from error
     if schema != SCHEMA:
         name, _, version = str(schema).rpartition("/")
@@ -180,15 +182,15 @@ def _header(path: Path, line: bytes) -> Header:
         raise BadInput(f"{path} {told}: its schema is {schema}, this program reads {SCHEMA}")
     try:
         return msgspec.json.decode(line, type=Header)
-    except msgspec.ValidationError as error:
+    except _UNREADABLE as error:
         raise BadInput(f"{path}, line 1: {error}") from error
 
 
 def _add(result: Result, line: bytes, number: int) -> None:
     try:
         record = _decoder.decode(line)
-    except msgspec.DecodeError as error:
-        if isinstance(error, msgspec.ValidationError) and _unknown_kind(line):
+    except _UNREADABLE as error:
+        if _unknown_kind(line):
             return
         raise BadInput(f"{result.path}, line {number}: {error}") from error
     match record:
@@ -211,5 +213,10 @@ def _add(result: Result, line: bytes, number: int) -> None:
 
 
 def _unknown_kind(line: bytes) -> bool:
-    kind = msgspec.json.decode(line).get("kind")
+    """True for a record that only a later program knows; False for what is no record at all."""
+    try:
+        raw = msgspec.json.decode(line)
+    except _UNREADABLE:
+        return False
+    kind = raw.get("kind") if isinstance(raw, dict) else None
     return isinstance(kind, str) and kind not in _KINDS

@@ -1,0 +1,185 @@
+"""What an engine is to Weighbridge: Backend, Image, Instance, and the registry of them (backend API version 1).
+
+An engine is one file here, or a package of somebody else that names its class in the entry-point group
+`weighbridge.backends`. A backend never reads a clock, never samples, never sleeps and never decides that an
+instance is ready; whatever it makes outside of Python's memory it makes under `ledger.holding`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.bundle import Bundle
+from harness.doorbell import Doorbell, Mark
+from harness.errors import BadInput, Unavailable
+from harness.ledger import Ledger
+from harness.model import Applied, Group, Limits, Plan, TargetRecord
+
+API = 1
+ENTRY_POINTS = "weighbridge.backends"
+DOORBELL = "/run/doorbell"
+"""Where an instance that shares the host's kernel finds its doorbell."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Stands for what exists but cannot be read from here, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A named part of what an image or an instance keeps on disk: the files or folders it consists of."""
+
+    name: str
+    paths: tuple[Path, ...] | Unseen
+
+
+@dataclass(frozen=True)
+class Image:
+    """A bundle made ready for one target. `parts` are shared by all instances. Backends add what launch needs."""
+
+    bundle: Bundle
+    limits: Limits
+    parts: tuple[Part, ...]
+
+
+class Instance(ABC):
+    """One running instance. `limits` tells how each limit was applied."""
+
+    limits: Mapping[str, Applied]
+    guest_ram: str | None = None
+    """For a VM: how the mapping of the guest's RAM is named in the VMM's /proc/PID/smaps."""
+
+    @abstractmethod
+    def processes(self) -> Mapping[Group, list[int] | Unseen]:
+        """The host's pids of the instance by memory group; groups that the engine does not have are left out."""
+
+    @abstractmethod
+    def cgroups(self) -> Mapping[str, Path]:
+        """{controller: folder} of the instance; empty where it has no control group of its own."""
+
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """What this one instance has on disk."""
+
+    @abstractmethod
+    def log(self) -> str:
+        """The tail of what the instance printed."""
+
+    def status(self) -> int | None:
+        """Its exit status once it ended, where the engine tells it."""
+        return None
+
+
+class Backend(ABC):
+    """An engine with one set of options. Created when the plan is read, without touching the engine."""
+
+    name: ClassVar[str]
+    api: ClassVar[int] = API
+
+    def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
+        """Raises BadInput for options that this engine does not have."""
+        self.options = options
+        self.ledger = ledger
+        self.plan = plan
+        self.check(options)
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        """Raises BadInput for options that this engine does not have. An engine without options inherits this."""
+        options.only()
+
+    @abstractmethod
+    def probe(self) -> TargetRecord:
+        """The engine, its version, whose it is, its configuration. Raises Unavailable where it cannot run here.
+
+        May start an engine of its own, which lives until `close`.
+        """
+
+    @abstractmethod
+    def prepare(self, bundle: Bundle, limits: Limits) -> AbstractContextManager[Image]:
+        """Untimed: whatever is made once for all instances."""
+
+    @abstractmethod
+    def launch(self, image: Any, doorbell: Doorbell, mark: Mark) -> AbstractContextManager[Instance]:
+        """Timed: asks the engine for one instance. Its death goes to doorbell.watch() as soon as it can be told."""
+
+    def daemons(self) -> list[int]:
+        """The pids of daemons that all instances share, for the records of the host."""
+        return []
+
+    def close(self) -> None:
+        """Ends what probe started."""
+        return None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What follows the backend's name in a target: `libvirt/pc,accel=tcg` has {"pc": "", "accel": "tcg"}."""
+
+    target: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def get(self, name: str) -> str | None:
+        return self.values.get(name)
+
+    def words(self) -> list[str]:
+        """The options that have no value."""
+        return [name for name, value in self.values.items() if not value]
+
+    def only(self, *known: str) -> None:
+        """Raises BadInput for an option that is not known. A word is written `word`, a setting `name=`."""
+        for name, value in self.values.items():
+            if (name if not value else f"{name}=") not in known:
+                told = ", ".join(known) if known else "none"
+                raise BadInput(f"target {self.target}: unknown option {name!r}; known: {told}")
+
+
+def parse(target: str) -> tuple[str, Options]:
+    """Splits a target's key into the backend's name and its options. Raises BadInput."""
+    name, _, rest = target.partition("/")
+    values: dict[str, str] = {}
+    for option in filter(None, rest.split(",")):
+        key, equals, value = option.partition("=")
+        if not key or (equals and not value) or key in values:
+            raise BadInput(f"target {target}: cannot read option {option!r}")
+        values[key] = value
+    if not name or (rest == "" and "/" in target):
+        raise BadInput(f"cannot read target {target!r}; an example: docker, or libvirt/pc,accel=tcg")
+    return name, Options(target, values)
+
+
+def names() -> list[str]:
+    """The backends that are installed."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+
+
+def create(target: str, ledger: Ledger, plan: Plan) -> Backend:
+    """The backend of a target. Raises BadInput for an unknown one, Unavailable for one that cannot be imported."""
+    name, options = parse(target)
+    found = list(entry_points(group=ENTRY_POINTS, name=name))
+    if not found:
+        raise BadInput(f"unknown target {target!r}; known: {', '.join(names())}")
+    try:
+        backend: type[Backend] = found[0].load()
+    except ImportError as error:
+        raise Unavailable(f"its backend {found[0].value} cannot be imported: {error}", "install what it needs") from error
+    if backend.api != API:
+        raise Unavailable(f"its backend speaks API {backend.api}, this program {API}", "install a release that fits")
+    return backend(options, ledger, plan)
+
+
+def environment(doorbell: str) -> dict[str, str]:
+    """What every instance finds in its environment, whatever carries it."""
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "WEIGHBRIDGE_DOORBELL": doorbell}

@@ -1,0 +1,268 @@
+"""docker: a container by the Engine API, the user's engine or a private one. No CLI in the timed path.
+
+Source: Docker Engine API, /containers/create and /containers/{id}/start; `docker import` for the image.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker as sdk
+import psutil
+from docker.types import Mount
+
+from harness import cgroup
+from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, Unseen, environment
+from harness.bundle import Bundle
+from harness.doorbell import Doorbell, Mark
+from harness.engines import docker as engine
+from harness.engines.docker import DockerEngine
+from harness.errors import EngineError, ExitedBeforeReady, Unavailable
+from harness.ledger import Ledger
+from harness.model import Applied, Group, Limits, Plan, TargetRecord
+from harness.process import END_TIMEOUT
+
+CALL_TIMEOUT = 60
+LOG_LINES = 50
+NOT_OVERLAY2 = Unseen("this engine keeps its images in a store whose folders it does not tell")
+
+
+@dataclass(frozen=True)
+class DockerImage(Image):
+    name: str
+
+
+class Container(Instance):
+    def __init__(self, client: sdk.DockerClient, identity: str, groups: Mapping[str, Path], limits: Limits) -> None:
+        self._client = client
+        self._identity = identity
+        self._groups = groups
+        self.limits = {
+            "cpus": Applied(limits.cpus, "cfs quota (NanoCpus)"),
+            "memory": Applied(limits.memory, "memory cgroup (Memory)"),
+        }
+
+    def processes(self) -> Mapping[Group, list[int]]:
+        """The shim is the parent of the container's first process."""
+        pids = cgroup.members(self._groups["memory"])
+        return {"workload": pids, "supervisor": [psutil.Process(pids[0]).ppid()] if pids else []}
+
+    def cgroups(self) -> Mapping[str, Path]:
+        return self._groups
+
+    def parts(self) -> tuple[Part, ...]:
+        """The writable layer, the -init layer under it, and what the engine keeps in containers/ID."""
+        about = self._client.api.inspect_container(self._identity)
+        layer = _layer(about)
+        log = Path(about["LogPath"]) if about.get("LogPath") else None
+        kept = Path(about["HostnamePath"]).parent if about.get("HostnamePath") else None
+        metadata = tuple(path for path in _listed(kept) if path != log) if kept else ()
+        return (
+            Part("container layer", (layer,) if layer else NOT_OVERLAY2),
+            Part("-init layer", (layer.with_name(f"{layer.name}-init"),) if layer else NOT_OVERLAY2),
+            Part("metadata", metadata or Unseen("the engine's folder of the container cannot be read")),
+            *((Part("log", (log,)),) if log else ()),
+        )
+
+    def log(self) -> str:
+        return _log(self._client, self._identity)
+
+    def status(self) -> int | None:
+        return _status(self._client, self._identity)
+
+
+class Docker(Backend):
+    name = "docker"
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        options.only("runtime=")
+
+    def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
+        super().__init__(options, ledger, plan)
+        self._stack = ExitStack()
+        self._runtime = options.get("runtime")
+
+    def probe(self) -> TargetRecord:
+        self._engine: DockerEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
+        self._client = self._stack.enter_context(_client(self._engine.url))
+        version, about = self._client.version(), self._client.info()
+        if self._runtime and self._runtime not in about["Runtimes"]:
+            told = ", ".join(sorted(about["Runtimes"]))
+            raise Unavailable(f"the engine has no runtime {self._runtime!r}, only {told}", "add it to daemon.json")
+        profile = {
+            "url": self._engine.url if self._engine.whose == "user" else "a socket of its own",
+            "api": version["ApiVersion"],
+            "runtime": self._runtime or about["DefaultRuntime"],
+            "storage driver": about["Driver"],
+            "cgroup driver": about["CgroupDriver"],
+            "cgroup version": about.get("CgroupVersion"),
+            "security": about["SecurityOptions"],
+            "network": "bridge",
+            "components": {part["Name"]: part["Version"] for part in version.get("Components", [])},
+        }
+        return TargetRecord(
+            self.options.target, "Docker", version["Version"], self._engine.whose, profile=profile
+        )
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def daemons(self) -> list[int]:
+        return self._engine.daemons()
+
+    @contextmanager
+    def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DockerImage]:
+        name = self.ledger.name()
+        with self.ledger.holding(remove_image, url=self._engine.url, name=name, private=self._is_private):
+            answer = self._client.api.import_image_from_file(str(bundle.tar()), repository=name)
+            about = self._client.api.inspect_image(name)
+            layer = _layer(about)
+            if about["Size"] == 0:
+                raise EngineError(f"the engine imported nothing: {answer.strip()}")
+            image = DockerImage(bundle, limits, (Part("layers", (layer,) if layer else NOT_OVERLAY2),), name)
+            self._check_sharing(image)
+            yield image
+
+    @contextmanager
+    def launch(self, image: DockerImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
+        with self._created(image, self.ledger.name(), doorbell.fifo) as identity:
+            mark("created")
+            self._client.api.start(identity)
+            groups = self._groups(identity)
+            pids = cgroup.members(groups["memory"]) if groups else []
+            if not pids:
+                raise ExitedBeforeReady(_status(self._client, identity), _log(self._client, identity))
+            with _ended_with_its_shim(pids[0]) as pidfd:
+                doorbell.watch(pidfd)
+                try:
+                    yield Container(self._client, identity, groups, image.limits)
+                finally:
+                    self._client.api.remove_container(identity, force=True, v=True)
+
+    @property
+    def _is_private(self) -> bool:
+        return self._engine.whose == "private"
+
+    @contextmanager
+    def _created(self, image: DockerImage, name: str, fifo: Path) -> Iterator[str]:
+        with self.ledger.holding(remove_container, url=self._engine.url, name=name, private=self._is_private):
+            settings = self._client.api.create_host_config(
+                mounts=[Mount(DOORBELL, str(fifo), type="bind")],
+                nano_cpus=round(image.limits.cpus * 1e9),
+                mem_limit=image.limits.memory,
+                runtime=self._runtime,
+            )
+            made = self._client.api.create_container(
+                image.name, entrypoint=["/init"], name=name, environment=environment(DOORBELL), host_config=settings
+            )
+            yield made["Id"]
+
+    def _check_sharing(self, image: DockerImage) -> None:
+        """An engine that does not see our files refuses to bind the doorbell: told once here, not in every run."""
+        with self.ledger.holding_folder() as folder, Doorbell(folder) as bell:
+            try:
+                with self._created(image, self.ledger.name(), bell.fifo):
+                    return
+            except sdk.errors.APIError as error:
+                hint = "name a folder that the engine sees by WEIGHBRIDGE_STATE, or give --engines private"
+                raise Unavailable(f"the engine cannot make a container: {error.explanation}", hint) from error
+
+    def _groups(self, identity: str) -> dict[str, Path]:
+        """The container's control groups, found by its own: a pid may be of the engine's PID namespace, not ours."""
+        if self._engine.cgroup_parent is not None:
+            tops = {name: cgroup.hierarchy(name) for name in ("cpu", "memory")}
+            return {name: top / self._engine.cgroup_parent / identity for name, top in tops.items() if top}
+        pid = self._client.api.inspect_container(identity)["State"]["Pid"]
+        try:
+            groups = cgroup.of_process(pid) if pid else {}
+        except FileNotFoundError:
+            return {}
+        if groups and identity not in str(groups.get("memory")):
+            raise EngineError("the engine's processes are not visible from here: it runs in another PID namespace")
+        return groups
+
+
+def remove_container(url: str, name: str, private: bool) -> None:
+    """Removes a container by name; none there is fine, and so is a private engine that is gone with all it had."""
+    with _reached(url, private) as client:
+        if client is not None:
+            try:
+                client.api.remove_container(name, force=True, v=True)
+            except sdk.errors.NotFound:
+                return
+
+
+def remove_image(url: str, name: str, private: bool) -> None:
+    """Removes an image by name, under the same conditions as remove_container."""
+    with _reached(url, private) as client:
+        if client is not None:
+            try:
+                client.api.remove_image(name, force=True)
+            except sdk.errors.NotFound:
+                return
+
+
+@contextmanager
+def _client(url: str) -> Iterator[sdk.DockerClient]:
+    client = sdk.DockerClient(base_url=url, timeout=CALL_TIMEOUT)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _reached(url: str, private: bool) -> Iterator[sdk.DockerClient | None]:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(_client(url))
+        except sdk.errors.DockerException:
+            if not private:
+                raise
+            client = None
+        yield client
+
+
+@contextmanager
+def _ended_with_its_shim(pid: int) -> Iterator[int]:
+    """The pidfd of a container's first process. The block's end, which removes it, waits for its shim to be gone.
+
+    The engine's answer to a removal comes earlier.
+    """
+    with ExitStack() as stack:
+        pidfd = os.pidfd_open(pid)
+        stack.callback(os.close, pidfd)
+        shim = os.pidfd_open(psutil.Process(pid).ppid())
+        stack.callback(os.close, shim)
+        yield pidfd
+        if not select.select([shim], [], [], END_TIMEOUT)[0]:
+            raise EngineError(f"the container's shim is still there {END_TIMEOUT:g} s after its removal")
+
+
+def _layer(about: Mapping[str, Any]) -> Path | None:
+    """The folder of the topmost layer of an image or a container in an overlay2 store."""
+    data = (about.get("GraphDriver") or {}).get("Data") or {}
+    return Path(data["UpperDir"]).parent if data.get("UpperDir") else None
+
+
+def _listed(folder: Path) -> tuple[Path, ...]:
+    try:
+        return tuple(folder.iterdir())
+    except OSError:  # the engine's folders are for root alone: the part says that it is unseen
+        return ()
+
+
+def _log(client: sdk.DockerClient, identity: str) -> str:
+    return bytes(client.api.logs(identity, tail=LOG_LINES)).decode(errors="replace").strip()
+
+
+def _status(client: sdk.DockerClient, identity: str) -> int | None:
+    state = client.api.inspect_container(identity)["State"]
+    return None if state["Running"] else int(state["ExitCode"])

@@ -1,0 +1,229 @@
+"""libvirt: a virtual machine with the bundle as its disk, by libvirt's embedded driver or a daemon of the user's.
+
+Source: libvirt, drvqemu.html (the embedded driver); QEMU, qcow2 images with backing files.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from harness import bundle as bundles
+from harness import cgroup, guest, machine, workloads
+from harness.backends import Backend, Image, Instance, Options, Part, Unseen
+from harness.bundle import Bundle
+from harness.command import find, run
+from harness.doorbell import Doorbell, Mark
+from harness.engines import libvirt as engine
+from harness.engines import peer_of
+from harness.engines.libvirt import LibvirtEngine
+from harness.errors import BadInput, EngineError, RunError
+from harness.guest import GuestKernel
+from harness.ledger import Ledger
+from harness.machine import Accelerator, Machine
+from harness.model import Applied, Group, Limits, Plan, TargetRecord
+from harness.process import END_TIMEOUT, tail
+
+MACHINES = ("pc",)
+KVM_DEADLINE = 20.0
+"""Seconds. KVM that works boots this guest in one or two; KVM that does not may spin for minutes."""
+
+
+@dataclass(frozen=True)
+class DiskImage(Image):
+    """empty: a qcow2 overlay on `disk` to which nothing was written yet; every instance gets a copy of it."""
+
+    kernel: GuestKernel
+    initramfs: Path
+    disk: Path
+    empty: Path
+
+
+class VirtualMachine(Instance):
+    guest_ram = machine.GUEST_RAM
+
+    def __init__(self, pid: int, folder: Path, limits: Limits) -> None:
+        self._pid = pid
+        self._folder = folder
+        self.limits = {
+            "cpus": Applied(limits.cpus, f"{_vcpus(limits)} vCPU"),
+            "memory": Applied(limits.memory, "guest RAM"),
+        }
+
+    def processes(self) -> Mapping[Group, list[int] | Unseen]:
+        hidden = Unseen("inside the guest: its processes are not visible from the host")
+        return {"workload": hidden, "guest": [self._pid], "vmm": [self._pid]}
+
+    def cgroups(self) -> Mapping[str, Path]:
+        return cgroup.of_process(self._pid)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (Part("overlay", (self._folder / "overlay",)), Part("log", (self._folder / "console",)))
+
+    def log(self) -> str:
+        return tail(self._folder / "console")
+
+
+class Libvirt(Backend):
+    name = "libvirt"
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        options.only(*MACHINES, "accel=")
+        if len(options.words()) != 1:
+            raise BadInput(f"target {options.target}: name one machine type of {', '.join(MACHINES)}, as in libvirt/pc")
+        if options.get("accel") not in (None, "kvm", "tcg"):
+            raise BadInput(f"target {options.target}: accel is kvm or tcg")
+
+    def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
+        super().__init__(options, ledger, plan)
+        self._stack = ExitStack()
+        self._accelerator: Accelerator = "tcg"
+        if plan.kernel is not None:  # a file that is no kernel is told of before anything is started
+            guest.kernel(plan.kernel, plan.modules)
+
+    def probe(self) -> TargetRecord:
+        self._engine: LibvirtEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
+        self._kernel = guest.kernel(self.plan.kernel, self.plan.modules)
+        self._accelerator, reason = self._choose_accelerator()
+        profile = {
+            "libvirt": self._engine.libvirt_version,
+            "uri": self._engine.uri.partition("?")[0],
+            "machine": self.options.words()[0],
+            "cpu": "host-passthrough" if self._accelerator == "kvm" else "QEMU's default",
+            "kernel": self._kernel.version,
+            "kernel package": self._kernel.package,
+            "kernel sha256": self._kernel.sha256,
+            "command line": machine.COMMAND_LINE,
+            "disk": "qcow2 overlay on a raw ext4 base, virtio-blk",
+            "network": "none",
+            "domain": machine.describe(self._machine("NAME", Path("INITRAMFS"), Path("DISK"), Path(), self.plan.limits)),
+        }
+        return TargetRecord(
+            self.options.target,
+            "QEMU",
+            self._engine.version,
+            self._engine.whose,
+            self._accelerator,
+            reason,
+            profile,
+        )
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def daemons(self) -> list[int]:
+        return self._engine.daemons()
+
+    @contextmanager
+    def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DiskImage]:
+        disk, initramfs = bundle.disk(), guest.initramfs(bundle.root / "bin/busybox", self._kernel)
+        parts = (
+            Part("kernel", (self._kernel.image,)),
+            Part("initramfs", (initramfs,)),
+            Part("base disk", (disk,)),
+        )
+        with self.ledger.holding_folder() as folder:
+            empty = folder / "empty"
+            run([find("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, empty])
+            yield DiskImage(bundle, limits, parts, self._kernel, initramfs, disk, empty)
+
+    @contextmanager
+    def launch(self, image: DiskImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
+        name = self.ledger.name()
+        with ExitStack() as stack:
+            folder = stack.enter_context(self.ledger.holding_folder())
+            shutil.copyfile(image.empty, folder / "overlay")
+            (folder / "console").touch()
+            self._engine.give(folder, folder / "overlay", folder / "console")
+            stack.enter_context(self.ledger.holding(engine.destroy_domain, uri=self._engine.uri, name=name))
+            vm = self._machine(name, image.initramfs, image.disk, folder, image.limits)
+            domain = self._engine.create(machine.describe(vm))
+            mark("created")
+            bell = stack.enter_context(_connected(vm.doorbell))
+            doorbell.attach(bell.fileno())
+            pid = peer_of(bell)
+            stack.enter_context(_gone_afterwards(pid))
+            stack.callback(engine.destroy_domain, self._engine.uri, name)
+            engine.resume(domain)
+            yield VirtualMachine(pid, folder, image.limits)
+
+    def _machine(self, name: str, initramfs: Path, disk: Path, folder: Path, limits: Limits) -> Machine:
+        return Machine(
+            name=name,
+            accelerator=self._accelerator,
+            machine=self.options.words()[0],
+            architecture=platform.machine(),
+            vcpus=_vcpus(limits),
+            memory=limits.memory,
+            kernel=self._kernel.image,
+            initramfs=initramfs,
+            base=disk,
+            overlay=folder / "overlay",
+            doorbell=folder / "bell",
+            console=folder / "console",
+            partition=self._engine.partition,
+            owner=self._engine.label if self._engine.whose == "user" else None,
+        )
+
+    def _choose_accelerator(self) -> tuple[Accelerator, str | None]:
+        """KVM only after it ran this very guest kernel to its doorbell; else software emulation, and the reason.
+
+        A /dev/kvm that opens, and a libvirt that lists KVM, prove nothing: such a KVM may still not run a kernel.
+        """
+        asked = self.options.get("accel")
+        if asked == "tcg":
+            return "tcg", "asked for by the target"
+        refusal = self._engine.kvm_refusal(platform.machine(), self.options.words()[0]) or self._kvm_boot_failure()
+        if refusal is None:
+            return "kvm", "a guest booted to its doorbell under KVM"
+        if asked == "kvm":
+            raise EngineError(f"KVM does not work here: {refusal}")
+        return "tcg", refusal
+
+    def _kvm_boot_failure(self) -> str | None:
+        self._accelerator = "kvm"
+        hello = bundles.build(workloads.load("hello"))
+        try:
+            with (
+                self.prepare(hello, self.plan.limits) as image,
+                self.ledger.holding_folder() as folder,
+                Doorbell(folder) as bell,
+                self.launch(image, bell, bell.mark),
+            ):
+                bell.wait_ready(KVM_DEADLINE)
+        except RunError as error:
+            return f"a guest did not boot under KVM: {error}"
+        return None
+
+
+def _vcpus(limits: Limits) -> int:
+    return ceil(limits.cpus)
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        yield connection
+
+
+@contextmanager
+def _gone_afterwards(pid: int) -> Iterator[None]:
+    """Returns, at the end of the block in which its domain is destroyed, when QEMU is gone."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        yield
+    finally:
+        gone = select.select([pidfd], [], [], END_TIMEOUT)[0]
+        os.close(pidfd)
+    if not gone:
+        raise EngineError(f"QEMU is still there {END_TIMEOUT:g} s after its domain was destroyed")

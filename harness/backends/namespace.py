@@ -1,0 +1,169 @@
+"""namespace: a sandbox made of nothing but Linux's namespaces, by unshare(1), with pivot_root and no daemon.
+
+Source: namespaces(7), user_namespaces(7), pivot_root(2), and Linux, Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+
+from harness import cgroup
+from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, environment
+from harness.bundle import Bundle
+from harness.cgroup import ControlGroup
+from harness.command import find, version_of
+from harness.doorbell import Doorbell, Mark
+from harness.errors import Unavailable
+from harness.model import Group, Limits, TargetRecord
+from harness.process import Child, spawn, tail
+
+SEVEN = ("mount", "uts", "ipc", "net", "pid", "user", "cgroup")
+KINDS = (*SEVEN, "time")
+SCRIPT = Path(__file__).with_suffix(".sh")
+UNPRIVILEGED = 1_770_000
+"""The host's uid and gid that root inside is mapped to when root starts us: nobody's, and in no passwd file."""
+
+
+@dataclass(frozen=True)
+class SandboxImage(Image):
+    tree: Path
+
+
+class Sandbox(Instance):
+    def __init__(self, child: Child, group: ControlGroup, layer: Path, supervised: bool) -> None:
+        self._child = child
+        self._group = group
+        self._layer = layer
+        self._supervised = supervised
+        self.limits = group.applied
+
+    def processes(self) -> Mapping[Group, list[int]]:
+        """With a PID namespace unshare(1) stays outside as the parent of its init; without one it becomes it."""
+        mine = self._child.pid
+        if folder := self._group.folders.get("memory"):
+            pids = cgroup.members(folder)
+        else:
+            pids = [mine, *(p.pid for p in psutil.Process(mine).children(recursive=True))]
+        if not self._supervised:
+            return {"workload": pids}
+        return {"workload": [pid for pid in pids if pid != mine], "supervisor": [mine]}
+
+    def cgroups(self) -> Mapping[str, Path]:
+        return self._group.folders
+
+    def parts(self) -> tuple[Part, ...]:
+        return (Part("upper", (self._layer / "upper",)),)
+
+    def log(self) -> str:
+        return tail(self._child.log)
+
+    def status(self) -> int | None:
+        return self._child.status()
+
+
+class Namespace(Backend):
+    name = "namespace"
+    root_by: ClassVar[str] = "pivot_root"
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        options.only(*KINDS, "all")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The namespaces this target starts: those asked for, a mount namespace, and a user one where not root."""
+        asked = set(self.options.words())
+        if not asked or "all" in asked:
+            asked |= set(SEVEN)
+        asked |= {"mount"} if os.geteuid() == 0 else {"mount", "user"}
+        return [kind for kind in KINDS if kind in asked]
+
+    @property
+    def uid(self) -> int | None:
+        """The host's uid that becomes root inside; None where that is whoever runs us."""
+        return UNPRIVILEGED if os.geteuid() == 0 and "user" in self.kinds else None
+
+    def probe(self) -> TargetRecord:
+        done = subprocess.run([*self._unshare(), "true"], capture_output=True, text=True)
+        if done.returncode:
+            raise Unavailable(
+                f"the kernel refuses new {', '.join(self.kinds)} namespaces: {done.stderr.strip()}",
+                "run as root, or allow unprivileged user namespaces (sysctl user.max_user_namespaces, "
+                "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
+            )
+        profile = {
+            "namespaces": self.kinds,
+            "root": self.root_by,
+            "root mapped to uid": (self.uid or os.geteuid()) if "user" in self.kinds else 0,
+            "network": "loopback only" if "net" in self.kinds else "the host's",
+            "no new privileges": self.root_by == "pivot_root",
+            "argv": " ".join(self._unshare()),
+        }
+        return TargetRecord(self.options.target, "util-linux", version_of("unshare"), "system", profile=profile)
+
+    @contextmanager
+    def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[SandboxImage]:
+        tree = bundle.tree(self.uid)
+        yield SandboxImage(bundle, limits, (Part("tree", (tree,)),), tree)
+
+    @contextmanager
+    def launch(self, image: SandboxImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
+        name = self.ledger.name()
+        with ExitStack() as stack:
+            layer = stack.enter_context(self.ledger.holding_folder())
+            for folder in ("upper", "work", "root"):
+                (layer / folder).mkdir()
+                if self.uid is not None:
+                    os.chown(layer / folder, self.uid, self.uid)
+            group = stack.enter_context(cgroup.limited(self.ledger, name, image.limits))
+            mark("created")
+            enter = [f"{image.tree}/bin/busybox", "sh", str(SCRIPT), str(image.tree), str(layer), str(doorbell.fifo)]
+            argv = group.joining(image.tree, [*self._unshare(), *enter, self._words()])
+            child = stack.enter_context(spawn(self.ledger, name, argv, layer / "log", environment(DOORBELL)))
+            doorbell.watch(child.pidfd)
+            yield Sandbox(child, group, layer, supervised="pid" in self.kinds)
+
+    def _unshare(self) -> list[str]:
+        # Most sandboxes thereby die with a killed harness at once; `clean` finds the rest.
+        argv = [find("setpriv", "util-linux"), "--pdeathsig", "KILL"]
+        if self.uid is not None:
+            argv += ["--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups"]
+        argv += [find("unshare", "util-linux"), *(f"--{kind}" for kind in self.kinds)]
+        if "user" in self.kinds:
+            argv += ["--map-root-user"]
+        if "pid" in self.kinds:
+            argv += ["--fork", "--kill-child"]
+        return argv
+
+    def _words(self) -> str:
+        """What namespace.sh is asked for."""
+        words = {
+            "net": "net" in self.kinds,
+            "proc": "pid" in self.kinds or "user" not in self.kinds,
+            "userxattr": "user" in self.kinds,
+            "chroot": self.root_by == "chroot",
+        }
+        return " ".join(word for word, asked in words.items() if asked)
+
+
+class UsernsChroot(Namespace):
+    """userns-chroot: the zero line of an ordinary user, who may call chroot only in a user namespace of his own."""
+
+    name = "userns-chroot"
+    root_by = "chroot"
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        options.only()
+
+    @property
+    def kinds(self) -> list[str]:
+        return ["mount", "user"]

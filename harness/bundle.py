@@ -1,0 +1,225 @@
+"""A bundle: the root filesystem of a workload, and the forms in which the engines take it.
+
+It is made of Debian packages, the workload's own files and the shared /init, and named by the digest of its content,
+which every instance reads back from inside. Owners are no part of it: uid 0 inside is whoever the engine maps to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import apt, command, content, places
+from harness.content import STAMP, digest_of_tar, digest_of_tree, walk
+from harness.errors import BadInput, Unavailable, WrongBundle
+from harness.workloads import INIT, Workload
+
+__all__ = ["Bundle", "build", "digest_of_tar", "digest_of_tree"]
+
+RECIPE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # another way to build is another bundle
+BUILT_AT = 1_704_067_200  # the time of every file, so that the same content gives the same tar
+DEVICES = ("null", "zero", "random", "urandom")
+"""The minimal /dev of an instance whose engine brings none."""
+FAKE_TIME = {"E2FSPROGS_FAKE_TIME": str(BUILT_AT)}
+BLOCK = 4096
+ROOM = 64 * 2**20  # bytes that an instance may write to its disk beyond a third of the bundle
+
+FOLDERS = {
+    "dev": 0o755, "etc": 0o755, "proc": 0o755, "root": 0o700, "run": 0o755, "sys": 0o755, "tmp": 0o1777,
+    "usr": 0o755, "usr/bin": 0o755, "usr/sbin": 0o755, "usr/lib": 0o755, "var": 0o755, "var/tmp": 0o1777,
+}  # fmt: skip
+MERGED = ("bin", "sbin", "lib", "lib64")  # links into usr, as Debian has it, wherever a package puts its files
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A workload's root filesystem in the cache. `bytes` is the apparent size of its files, hard links counted each."""
+
+    workload: str
+    sha256: str
+    bytes: int
+    packages: Mapping[str, str] = field(hash=False)
+    root: Path
+
+    def tree(self, owner: int | None = None) -> Path:
+        """The bundle as a folder that belongs to that uid and gid; None: to whoever runs this program.
+
+        Raises BadInput where an ordinary user asks for another owner than themselves.
+        """
+        if owner is None or owner == os.geteuid():
+            return self.root
+        if os.geteuid() != 0:
+            raise BadInput(f"only root can make a tree that belongs to uid {owner}")
+        return places.made_once(self.root.parent / f"tree-{owner}", lambda draft: self._copy(draft, owner))
+
+    def tar(self) -> Path:
+        """The bundle as an uncompressed tar in which everything belongs to uid 0."""
+        return places.made_once(self.root.parent / "rootfs.tar", self._write_tar)
+
+    def disk(self) -> Path:
+        """The bundle as an ext4 image in which everything belongs to uid 0, sparse, with room to write.
+
+        It has no journal: an instance's disk is thrown away, never recovered. Nothing in it is left for the guest's
+        kernel to initialise in the background. Raises Unavailable where e2fsprogs or user namespaces are missing.
+        """
+        return places.made_once(self.root.parent / "disk.ext4", self._write_disk)
+
+    def _copy(self, draft: Path, owner: int) -> None:
+        shutil.copytree(self.root, draft, symlinks=True)
+        for path in walk(draft):
+            os.chown(path, owner, owner, follow_symlinks=False)
+        self._verify(digest_of_tree(draft), f"its copy for uid {owner}")
+
+    def _write_tar(self, draft: Path) -> None:
+        with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as tar:
+            for path in walk(self.root):
+                status = path.lstat()
+                member = tarfile.TarInfo(path.relative_to(self.root).as_posix())
+                member.mtime, member.mode = BUILT_AT, stat.S_IMODE(status.st_mode)
+                if path.is_symlink():
+                    member.type, member.linkname = tarfile.SYMTYPE, content.link_target(path)
+                    tar.addfile(member)
+                elif path.is_dir():
+                    member.type = tarfile.DIRTYPE
+                    tar.addfile(member)
+                else:
+                    member.size = status.st_size
+                    with path.open("rb") as source:
+                        tar.addfile(member, source)
+        draft.chmod(0o644)
+        self._verify(digest_of_tar(draft), "its tar")
+
+    def _write_disk(self, draft: Path) -> None:
+        mke2fs, debugfs = command.find("mke2fs", "e2fsprogs"), command.find("debugfs", "e2fsprogs")
+        fixed = str(uuid.UUID(self.sha256[:32]))
+        with draft.open("wb") as image:
+            image.truncate(_disk_size(self.root))
+        draft.chmod(0o644)
+        options = f"root_owner=0:0,hash_seed={fixed},lazy_itable_init=0"
+        command.run_as_uid_0([mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-m", "0", "-O", "^has_journal",
+                         "-E", options, "-U", fixed, "-L", "weighbridge", "-d", self.root, draft],
+                             env=FAKE_TIME)  # fmt: skip
+        command.run([debugfs, "-w", "-R", "rmdir lost+found", draft], env=FAKE_TIME)  # it is no part of the bundle
+        with tempfile.TemporaryDirectory(dir=draft.parent, prefix=".disk-") as folder:
+            command.run_as_uid_0([debugfs, "-R", f'rdump / "{folder}"', draft])
+            self._verify(digest_of_tree(Path(folder)), "its disk")
+
+    def _verify(self, digest: str, told: str) -> None:
+        if digest != self.sha256:
+            raise WrongBundle(f"the bundle of {self.workload} is {self.sha256[:12]}, but {told} is {digest[:12]}")
+
+
+def build(workload: Workload) -> Bundle:
+    """The bundle of a workload, from the cache where neither the workload nor its packages' versions have changed.
+
+    Where apt cannot answer, the newest bundle of the same workload serves. Raises Unavailable where there is none
+    and it cannot be built, BadInput for an unknown package or a file that cannot go where it is wanted.
+    """
+    kept = places.cache() / "bundles" / f"{workload.name}-{_key_of(workload)[:16]}"
+    try:
+        versions = apt.candidates(workload.packages)
+        place = places.made_once(kept / _key_of_text(versions)[:16], lambda draft: _build(workload, versions, draft))
+    except Unavailable:
+        built = sorted(kept.glob("[!.]*/bundle.json"), key=lambda path: path.stat().st_mtime)
+        if not built:
+            raise
+        place = built[-1].parent
+    about = json.loads((place / "bundle.json").read_text())
+    return Bundle(**about, root=place / "root")
+
+
+def _build(workload: Workload, versions: Mapping[str, str], draft: Path) -> None:
+    root = places.folder(places.folder(draft) / "root")
+    apt.unpack(versions, root)
+    _merge_usr(root)
+    for name, mode in FOLDERS.items():
+        places.folder(root / name).chmod(mode)
+    _link_applets(root)
+    _bring(root, "/init", INIT, 0o755)
+    _bring(root, "/start", workload.start, 0o644)
+    for target, source in workload.files:
+        _bring(root, target, source, _mode_of(source))
+    for name in ("run/doorbell", *(f"dev/{device}" for device in DEVICES)):
+        (root / name).touch()  # what a FIFO and the minimal /dev are bind-mounted on
+    (root / STAMP).touch()
+    _normalise(root)
+    digest = digest_of_tree(root)
+    (root / STAMP).write_text(digest + "\n")
+    for path in walk(root):
+        os.utime(path, (BUILT_AT, BUILT_AT), follow_symlinks=False)
+    size = sum(path.lstat().st_size for path in walk(root) if path.is_file() and not path.is_symlink())
+    about = {"workload": workload.name, "sha256": digest, "bytes": size, "packages": dict(versions)}
+    (draft / "bundle.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _merge_usr(root: Path) -> None:
+    for name in MERGED:
+        split, merged = root / name, root / "usr" / name
+        if split.is_dir() and not split.is_symlink():
+            shutil.copytree(split, merged, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(split)
+        if merged.is_dir() or name != "lib64":
+            split.unlink(missing_ok=True)
+            split.symlink_to(f"usr/{name}")
+
+
+def _link_applets(root: Path) -> None:
+    """A link for every applet of the bundle's busybox that no package brings a program for."""
+    busybox = root / "usr/bin/busybox"
+    for applet in command.run([busybox, "--list-full"]).split():
+        link = root / applet
+        if not os.path.lexists(link):
+            real = link.parent.resolve()
+            link.symlink_to(os.path.relpath(busybox.resolve(), real))
+
+
+def _bring(root: Path, target: str, source: Path, mode: int) -> None:
+    """A file into the bundle, where no link of a package may lead it out onto this machine."""
+    path = root / target.lstrip("/")
+    if not path.parent.resolve().is_relative_to(root.resolve()) or (path.is_dir() and not path.is_symlink()):
+        raise BadInput(f"a file of the bundle cannot go to {target}: it is a folder, or leads out of the bundle")
+    places.folder(path.parent)
+    path.unlink(missing_ok=True)
+    shutil.copyfile(source, path)
+    path.chmod(mode)
+
+
+def _normalise(root: Path) -> None:
+    """Ours alone, modes that our umask had no part in, and no setuid program for this machine's users to find."""
+    root.chmod(0o755)
+    for path in walk(root):
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0, follow_symlinks=False)
+        if path.is_file() and not path.is_symlink():
+            path.chmod(_mode_of(path))
+
+
+def _mode_of(path: Path) -> int:
+    return 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
+
+
+def _key_of(workload: Workload) -> str:
+    parts = [RECIPE, platform.machine(), *workload.packages]
+    for target, source in [("/init", INIT), ("/start", workload.start), *workload.files]:
+        parts += [target, oct(_mode_of(source)), hashlib.sha256(source.read_bytes()).hexdigest()]
+    return _key_of_text(parts)
+
+
+def _key_of_text(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _disk_size(root: Path) -> int:
+    """Bytes: the content in whole blocks and a third more, and room to write."""
+    blocks = sum(-(-path.lstat().st_size // BLOCK) * BLOCK + 256 for path in walk(root))
+    return -(-(blocks * 13 // 10 + ROOM) // 2**20) * 2**20

@@ -1,0 +1,208 @@
+"""The campaign: prepares the cells, measures them in turn, records every run.
+
+With doorbell.py the only place that reads time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import backends, bundle, host, workloads
+from harness.backends import Backend
+from harness.errors import BadInput, Unavailable
+from harness.ledger import Ledger
+from harness.measure import Cell, measure
+from harness.meters import disk, memory
+from harness.model import (
+    SCHEMA,
+    BundleRecord,
+    Footer,
+    Header,
+    HostRecord,
+    ImageRecord,
+    Plan,
+    UnavailableRecord,
+)
+from harness.schedule import schedule
+from harness.store import Writer
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the program to end; its text names the signal."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress. phase: preparing, starting, waiting, weighing, stopping, done; of how many runs how many are done."""
+
+    phase: str
+    target: str
+    workload: str
+    round: int = 0
+    done: int = 0
+    total: int = 0
+
+
+Observer = Callable[[Event], None]
+
+
+@dataclass
+class Outcome:
+    """What came of a campaign. stopped: what cut it short, else None."""
+
+    campaign: str
+    cells: int = 0
+    runs: int = 0
+    failed: int = 0
+    stopped: str | None = None
+    unavailable: list[UnavailableRecord] = field(default_factory=list)
+
+
+class Campaign:
+    """One execution of a plan. `run` is what this program does."""
+
+    def __init__(self, plan: Plan, output: Path, command: Sequence[str], observe: Observer) -> None:
+        self.plan = plan
+        self.output = output
+        self.command = command
+        self.observe = observe
+        self.began = time.monotonic()
+
+    def run(self) -> Outcome:
+        """Measures and writes the result file. A signal ends it in order, with the file complete to the last run.
+
+        Raises BadInput where the plan cannot be meant (before anything is started) or the file cannot be written.
+        """
+        with ExitStack() as stack:
+            self.ledger = stack.enter_context(Ledger())
+            self._check()
+            self.writer = stack.enter_context(Writer(self.output))
+            self.outcome = Outcome(self.ledger.campaign)
+            self.writer.append(self._header())
+            try:
+                with ExitStack() as prepared:
+                    self._measure_all(self._prepare(prepared))
+            except Interrupted as interruption:
+                self.outcome.stopped = str(interruption)
+            self.writer.append(
+                Footer(self.outcome.stopped is None, self.outcome.stopped, self.outcome.runs, self.outcome.failed)
+            )
+        return self.outcome
+
+    def _measure_all(self, cells: Sequence[Cell]) -> None:
+        self.outcome.cells = len(cells)
+        total = len(cells) * (self.plan.rounds + 1)
+        self._record_host("before", cells)
+        for number, phase, order in schedule(cells, self.plan.rounds, self.plan.seed) if cells else ():
+            if number:
+                self._record_host("between", cells)
+            for cell in order:
+                if self._budget_is_used(total):
+                    return
+                seq = self.outcome.runs
+
+                def say(phase: str, cell: Cell = cell, number: int = number, seq: int = seq) -> None:
+                    self.observe(Event(phase, cell.target, cell.workload, number, seq, total))
+
+                run = measure(cell, self.ledger, self.plan.timeout, seq, number, phase, say)
+                self.writer.append(run)
+                self.outcome.runs += 1
+                self.outcome.failed += not run.ok
+                self.observe(Event("done", cell.target, cell.workload, number, self.outcome.runs, total))
+        self._record_host("after", cells)
+
+    def _budget_is_used(self, total: int) -> bool:
+        budget = self.plan.budget
+        if budget is None or time.monotonic() - self.began <= budget:
+            return False
+        self.outcome.stopped = f"the budget of {budget:g} s was used up after {self.outcome.runs} of {total} runs"
+        return True
+
+    def _check(self) -> None:
+        """Raises BadInput for a target or a workload that does not exist."""
+        for target in self.plan.targets:
+            try:
+                backends.create(target, self.ledger, self.plan)
+            except Unavailable:  # told when it is prepared
+                continue
+        for workload in self.plan.workloads:
+            workloads.load(workload)
+
+    def _prepare(self, stack: ExitStack) -> list[Cell]:
+        """The cells that can be measured. A target that cannot be prepared becomes a record, not an end."""
+        engines: dict[str, Backend] = {}
+        for target in self.plan.targets:
+            self.observe(Event("preparing", target, ""))
+            try:
+                engines[target] = self._engine(target, stack)
+            except BadInput:
+                raise
+            except Exception as error:
+                self._unavailable(target, error)
+        cells = []
+        for workload in self.plan.workloads:
+            try:
+                built = bundle.build(workloads.load(workload))
+            except Unavailable as error:
+                for target in engines:
+                    self._unavailable(target, Unavailable(f"workload {workload}: {error.reason}", error.hint))
+                continue
+            self.writer.append(BundleRecord(workload, built.sha256, built.bytes, built.packages))
+            for target, engine in engines.items():
+                self.observe(Event("preparing", target, workload))
+                try:
+                    image = stack.enter_context(engine.prepare(built, self.plan.limits))
+                except BadInput:
+                    raise
+                except Exception as error:
+                    self._unavailable(target, error)
+                    continue
+                self.writer.append(ImageRecord(target, workload, disk.weigh("disk.shared", image.parts)))
+                cells.append(Cell(target, workload, engine, image))
+        return cells
+
+    def _engine(self, target: str, stack: ExitStack) -> Backend:
+        engine = backends.create(target, self.ledger, self.plan)
+        stack.callback(engine.close)
+        self.writer.append(engine.probe())
+        return engine
+
+    def _unavailable(self, target: str, error: Exception) -> None:
+        if not isinstance(error, Unavailable):
+            error = Unavailable(f"{type(error).__name__}: {error}", "see `weighbridge doctor`")
+        record = UnavailableRecord(target, error.reason, error.hint)
+        self.outcome.unavailable.append(record)
+        self.writer.append(record)
+
+    def _record_host(self, at: str, cells: Sequence[Cell]) -> None:
+        daemons = {cell.target: cell.backend.daemons() for cell in cells}
+        weighed = memory.daemons({target: pids for target, pids in daemons.items() if pids})
+        self.writer.append(HostRecord(at, host.sample() + weighed))  # type: ignore[arg-type]
+
+    def _header(self) -> Header:
+        commit, dirty = _commit()
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return Header(
+            SCHEMA, self.ledger.campaign, started, list(self.command), commit, dirty, self.plan, host.describe()
+        )
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of this program's checkout and whether it was changed since; unknown where it is no checkout."""
+    here = Path(__file__).parent
+    try:
+        done = [
+            subprocess.run(["git", "-C", here, *what], capture_output=True, text=True)
+            for what in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", here))
+        ]
+    except FileNotFoundError:
+        return None, None
+    if any(each.returncode for each in done):
+        return None, None
+    return done[0].stdout.strip(), bool(done[1].stdout.strip())

@@ -1,0 +1,159 @@
+"""Control groups, version 1 and 2, for the engines that have no daemon to make them.
+
+Source: Linux, Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import EngineError
+from harness.ledger import Ledger
+from harness.model import Applied, Limits
+from harness.process import kill
+
+ROOT = Path("/sys/fs/cgroup")
+JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit; shift; done; shift; exec "$@"'
+PERIOD = 100_000
+"""Microseconds of one CPU quota period, the kernel's default."""
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """folders: {controller: its folder for this group}; applied: how each limit was applied, or why not."""
+
+    applied: dict[str, Applied]
+    folders: dict[str, Path] = field(default_factory=dict)
+
+    def joining(self, tree: Path, argv: Sequence[str]) -> list[str]:
+        """argv, run from within the group: the bundle's static shell joins, which costs a fraction of another exec.
+
+        argv[0] must be an absolute path: that shell prefers its own applets to programs of the same name.
+        """
+        doors = [str(folder / "cgroup.procs") for folder in dict.fromkeys(self.folders.values())]
+        return [f"{tree}/bin/busybox", "sh", "-c", JOIN, "join", *doors, "--", *argv] if doors else list(argv)
+
+
+def version() -> int:
+    """2 where the unified hierarchy has the controllers, else 1."""
+    return 2 if (ROOT / "cgroup.controllers").exists() else 1
+
+
+def hierarchy(controller: str) -> Path | None:
+    """The root folder of the hierarchy that has this controller; None where the kernel offers none."""
+    if version() == 2:
+        return ROOT if controller in (ROOT / "cgroup.subtree_control").read_text().split() else None
+    folder = ROOT / controller
+    return folder if folder.is_dir() else None
+
+
+def members(folder: Path) -> list[int]:
+    """The pids in a group and in all groups below it; none where the group is gone."""
+    pids: list[int] = []
+    for below, _, _ in os.walk(folder):
+        try:
+            pids += map(int, (Path(below) / "cgroup.procs").read_text().split())
+        except (FileNotFoundError, OSError):  # removed meanwhile
+            continue
+    return pids
+
+
+def of_process(pid: int) -> dict[str, Path]:
+    """{controller: folder} of a running process, as the host sees it; the unified hierarchy counts for every one."""
+    found: dict[str, Path] = {}
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            if version() == 2 and not controller:
+                found |= dict.fromkeys(("cpu", "memory"), ROOT / path.lstrip("/"))
+            elif (ROOT / controller).is_dir() and controller:
+                found[controller] = ROOT / controller / path.lstrip("/")
+    return found
+
+
+def remove(name: str) -> None:
+    """Removes the groups of that name, with all below them, from every hierarchy, and ends who is still in them.
+
+    A process that was killed stays a member until the kernel is done with it: hence the waiting.
+    """
+    for top in (ROOT / name, *ROOT.glob(f"*/{name}")):
+        while pids := members(top):
+            for pid in pids:
+                _end(pid)
+        for below, _, _ in os.walk(top, topdown=False):
+            Path(below).rmdir()
+
+
+def _end(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        kill(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def make_partition(name: str) -> None:
+    """Makes an empty group of that name in every hierarchy, for an engine that makes its own groups below it."""
+    tops = [ROOT] if version() == 2 else [top for top in ROOT.iterdir() if (top / "cgroup.procs").exists()]
+    for top in tops:
+        (top / name).mkdir()
+        # A cpuset (v1) has no CPUs until it is given some, and takes no process before.
+        for file in ("cpuset.cpus", "cpuset.mems") if version() == 1 and (top / "cpuset.cpus").exists() else ():
+            _set(top / name / file, (top / file).read_text())
+
+
+@contextmanager
+def limited(ledger: Ledger, name: str, limits: Limits) -> Iterator[ControlGroup]:
+    """A new group with these limits. Where one cannot be applied its `applied` says why, and nothing is raised."""
+    asked: dict[str, float | int] = {"cpus": limits.cpus, "memory": limits.memory}
+    if refusal := _refusal():
+        yield ControlGroup({key: Applied(value, None, reason=refusal) for key, value in asked.items()})
+        return
+    settings = _settings(limits)
+    with ledger.holding(remove, name=name):
+        folders: dict[str, Path] = {}
+        for controller, values in settings.items():
+            top = hierarchy(controller)
+            assert top is not None
+            folder = top / name
+            folder.mkdir(exist_ok=True)
+            folders[controller] = folder
+            for file, value in values.items():
+                _set(folder / file, value)
+        mechanisms = {"cpus": "cfs quota", "memory": "memory cgroup"}
+        told = f", cgroup v{version()}"
+        yield ControlGroup({key: Applied(value, mechanisms[key] + told) for key, value in asked.items()}, folders)
+
+
+def _refusal() -> str | None:
+    for controller in ("cpu", "memory"):
+        top = hierarchy(controller)
+        if top is None:
+            return f"the {controller} controller is not enabled at {ROOT}"
+        if not os.access(top, os.W_OK):
+            return f"no write access to {top}: control groups are not delegated to this user"
+    return None
+
+
+def _settings(limits: Limits) -> dict[str, dict[str, str]]:
+    quota = str(round(limits.cpus * PERIOD))
+    if version() == 2:
+        return {"cpu": {"cpu.max": f"{quota} {PERIOD}"}, "memory": {"memory.max": str(limits.memory)}}
+    return {
+        "cpu": {"cpu.cfs_period_us": str(PERIOD), "cpu.cfs_quota_us": quota},
+        "memory": {"memory.limit_in_bytes": str(limits.memory)},
+    }
+
+
+def _set(file: Path, value: str) -> None:
+    try:
+        file.write_text(value)
+    except OSError as error:
+        raise EngineError(f"cannot set {file} to {value}: {error.strerror}") from error

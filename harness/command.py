@@ -1,0 +1,102 @@
+"""Runs the programs that build things, and turns their failures into one clear line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import EngineError, Unavailable
+
+TAIL_LINES = 10
+
+
+class CommandFailed(EngineError):
+    """A program failed: the message holds its last words, `log` the tail of what it wrote, `status` its exit status.
+
+    A negative status is the signal that ended it; None: it overran its time.
+    """
+
+    def __init__(self, program: str, status: int | None, output: str) -> None:
+        lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+        how = "did not end in time" if status is None else f"failed with status {status}"
+        super().__init__(
+            f"{program} {how}: {lines[-1] if lines else 'it said nothing'}", "\n".join(lines[-TAIL_LINES:])
+        )
+        self.status = status
+
+
+def find(program: str, package: str) -> str:
+    """The path of a program, looked for in the sbin folders too, which an ordinary user's PATH may lack.
+
+    Raises Unavailable naming the Debian `package` that has it.
+    """
+    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if path is None:
+        raise Unavailable(f"the program {program} is not installed", f"apt-get install {package}")
+    return path
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    timeout: float | None = None,
+) -> str:
+    """What the program printed to its standard output, spoken in English. `env` adds to ours; `timeout` in seconds.
+
+    Raises CommandFailed where it fails, Unavailable where it is not there.
+    """
+    program = Path(argv[0]).name
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", **(env or {})},
+            input=stdin,
+            timeout=timeout,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise Unavailable(f"the program {program} is not installed", f"install {program}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(program, None, _text(error.stderr)) from error
+    except OSError as error:
+        raise CommandFailed(program, 126, f"{error.strerror}") from error
+    if done.returncode != 0:
+        raise CommandFailed(program, done.returncode, done.stderr or done.stdout)
+    return done.stdout
+
+
+def run_as_uid_0(
+    argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdin: str = ""
+) -> str:
+    """Run a program to which our own files belong to uid 0, as they shall in the image or archive that it writes.
+
+    Raises what `run` raises, and Unavailable where an ordinary user may not have a user namespace.
+    """
+    mapped: list[str | Path] = []
+    if os.geteuid() != 0:
+        mapped = [find("unshare", "util-linux"), "--map-root-user"]
+        try:
+            run([*mapped, find("true", "coreutils")])
+        except CommandFailed as error:
+            hint = "allow user namespaces for ordinary users, or run as root"
+            raise Unavailable(f"no image can be built without a user namespace: {error}", hint) from error
+    return run([*mapped, *argv], cwd=cwd, env=env, stdin=stdin)
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def version_of(program: str) -> str:
+    """The first line of what `program --version` prints. Raises Unavailable where it is not there."""
+    return run([program, "--version"]).splitlines()[0]

@@ -1,0 +1,203 @@
+"""The doorbell: one readiness for every engine, and with campaign.py the only place that reads a clock.
+
+A thread polls the doorbell and the instance's death together and reads CLOCK_MONOTONIC the moment poll(2) returns,
+whatever the main thread is doing: Docker's start() answers milliseconds after READY. A guest's clock is never used.
+
+What an instance writes, a line each: `MARK <name>`, `READY`, then `FACTS <json>`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.errors import ExitedBeforeReady, RunError, StartTimeout
+
+CHUNK = 65536
+LONGEST_LINE = 2**20
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
+# Names that only the harness gives.
+_OURS = frozenset({"requested", "ready", "stopping", "gone", "start-returned"})
+
+Mark = Callable[[str], None]
+
+
+@contextmanager
+def timed_window() -> Iterator[None]:
+    """Lets the doorbell's thread note an event within 0.4 ms beside a busy thread, instead of within 5 ms."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+class Doorbell:
+    """One instance's doorbell and clock. Use it as a context manager; the thread listens from then on.
+
+    fifo: where an instance that shares the host's kernel rings; bind-mounted at /run/doorbell by the engine.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.fifo = folder / "doorbell"
+        self._marks: list[tuple[str, float]] = []
+        self._facts: dict[str, Any] | None = None
+        self._broken: str | None = None
+        self._ready = self._dead = False
+        self._changed = threading.Condition()
+        self._poll = select.poll()
+        self._bells: dict[int, bytes] = {}
+        self._owned: list[int] = []
+        self._thread = threading.Thread(target=self._listen, name="doorbell", daemon=True)
+        self._closing = False
+
+    def __enter__(self) -> Self:
+        os.mkfifo(self.fifo)
+        # The instance may run as any uid, whatever the umask of the one who measures.
+        self.fifo.chmod(0o666)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._wake, select.POLLIN)
+        self.ring_from(self.fifo)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        for fd in (*self._owned, self._wake):
+            os.close(fd)
+
+    def ring_from(self, fifo: Path) -> None:
+        """Listens to a FIFO. It is opened for reading and writing, so that a writer's end is no hang-up storm."""
+        fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._owned.append(fd)
+        self._listen_to(fd)
+
+    def attach(self, fd: int) -> None:
+        """Listens to a connected socket, which stays the caller's; its end of file is the instance's death."""
+        self._listen_to(fd)
+
+    def _listen_to(self, fd: int) -> None:
+        self._bells[fd] = b""
+        self._poll.register(fd, select.POLLIN)
+        os.eventfd_write(self._wake, 1)
+
+    def watch(self, fd: int) -> None:
+        """Takes a descriptor (a pidfd, a socket) that becomes readable when the instance is dead."""
+        self._poll.register(fd, select.POLLIN)
+        os.eventfd_write(self._wake, 1)
+
+    def mark(self, name: str) -> None:
+        """Notes now under that name."""
+        self._note(name, time.monotonic())
+
+    def marks(self) -> list[tuple[str, float]]:
+        """(name, seconds since requested), in the order of time."""
+        with self._changed:
+            marks = sorted(self._marks, key=lambda mark: mark[1])
+        start = next((at for name, at in marks if name == "requested"), 0.0)
+        return [(name, at - start) for name, at in marks]
+
+    def wait_ready(self, timeout: float) -> None:
+        """Blocks until READY. timeout in seconds. Raises StartTimeout, or ExitedBeforeReady with an unknown status."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._dead, timeout)
+            if self._ready:
+                return
+            if self._dead:
+                raise ExitedBeforeReady(None)
+            raise StartTimeout(f"no READY within {timeout:g} s")
+
+    def wait_facts(self, timeout: float) -> dict[str, Any]:
+        """Blocks until FACTS. timeout in seconds. Raises RunError where none come, or where they are not JSON."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._facts is not None or self._dead or self._broken, timeout)
+            if self._facts is not None:
+                return self._facts
+            if self._broken:
+                raise RunError(self._broken)
+            raise RunError("the instance ended after READY" if self._dead else f"no FACTS within {timeout:g} s")
+
+    def wait_dead(self, timeout: float) -> bool:
+        """Whether the instance dies within timeout seconds, or did before."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._dead, timeout)
+
+    def _note(self, name: str, at: float) -> None:
+        with self._changed:
+            self._marks.append((name, at))
+
+    def _listen(self) -> None:
+        while True:
+            events = self._poll.poll()
+            now = time.monotonic()
+            if self._closing:
+                return
+            # Bells before deaths: what an instance wrote last came before its end.
+            for fd, _ in sorted(events, key=lambda event: event[0] not in self._bells):
+                if fd == self._wake:
+                    os.eventfd_read(fd)
+                elif fd in self._bells:
+                    self._read(fd, now)
+                else:
+                    self._died(fd)
+
+    def _read(self, fd: int, now: float) -> None:
+        try:
+            chunk = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            chunk = b""
+        if not chunk:
+            self._died(fd)
+            return
+        *lines, rest = (self._bells[fd] + chunk).split(b"\n")
+        self._bells[fd] = rest[:LONGEST_LINE]
+        for line in lines:
+            self._take(line.decode(errors="replace").strip(), now)
+
+    def _take(self, line: str, now: float) -> None:
+        word, _, rest = line.partition(" ")
+        with self._changed:
+            if word == "READY" and not self._ready:
+                self._ready = True
+                self._marks.append(("ready", now))
+            elif word == "MARK" and _NAME.fullmatch(rest) and rest not in _OURS:
+                self._marks.append((rest, now))
+            elif word == "FACTS":
+                self._take_facts(rest)
+            self._changed.notify_all()
+
+    def _take_facts(self, text: str) -> None:
+        try:
+            facts = json.loads(text)
+        except ValueError as error:
+            self._broken = f"FACTS are not JSON: {error}"
+            return
+        if isinstance(facts, dict):
+            self._facts = facts
+        else:
+            self._broken = "FACTS are no JSON object"
+
+    def _died(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        self._bells.pop(fd, None)
+        with self._changed:
+            self._dead = True
+            self._changed.notify_all()

@@ -1,0 +1,29 @@
+"""Finds a usable engine of the user's, or starts a private one that leaves nothing behind; always says which."""
+
+from __future__ import annotations
+
+import socket
+
+
+def peer(path: str) -> int:
+    """The pid of the process that serves a Unix socket (SO_PEERCRED of unix(7)). Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        return peer_of(connection)
+
+
+def peer_of(connection: socket.socket) -> int:
+    """The pid at the other end of a connected Unix socket."""
+    return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little", signed=True)
+
+
+def last_line(text: str) -> str:
+    """What a log says last."""
+    return text.splitlines()[-1] if text else "it said nothing"
+
+
+def last_cause(error: BaseException) -> str:
+    """The innermost reason of a chain of exceptions: what the SDK wraps around it says less."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,195 @@
+"""libvirt: its embedded driver, which needs no daemon, or on request the user's qemu:///system or qemu:///session.
+
+The embedded driver serves one root folder in a process's life, and libvirt must not be called from a forked child.
+"""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlparse
+
+from harness import cgroup, places
+from harness.engines import peer
+from harness.errors import EngineError, Unavailable
+from harness.ledger import Ledger, remove_folder
+from harness.model import Plan
+
+SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+
+# stdio_handler: no virtlogd. The others: the driver is to leave our files' owners, the cached ones' too, alone.
+CONFIGURATION = """\
+stdio_handler = "file"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = []
+"""
+
+_connections: dict[str, Any] = {}
+_embedded: list[Path] = []
+"""The root of the embedded driver in this process, once there is one."""
+
+
+@dataclass(frozen=True)
+class LibvirtEngine:
+    """A libvirt driver. label: the uid and gid that QEMU runs as, where they are not ours."""
+
+    connection: Any
+    uri: str
+    whose: Literal["private", "user"]
+    label: tuple[int, int] | None
+    partition: str | None = None
+
+    @property
+    def version(self) -> str:
+        return _version(self.connection.getVersion())
+
+    @property
+    def libvirt_version(self) -> str:
+        return _version(self.connection.getLibVersion())
+
+    def kvm_refusal(self, architecture: str, machine: str) -> str | None:
+        """Why libvirt itself does not offer KVM; None where it does, which proves nothing yet."""
+        if not Path("/dev/kvm").exists():
+            return "there is no /dev/kvm"
+        sdk = _sdk()
+        try:
+            self.connection.getDomainCapabilities(None, architecture, machine, "kvm")
+        except sdk.libvirtError as error:
+            return f"libvirt does not offer it: {error.get_error_message()}"
+        return None
+
+    def give(self, *paths: Path) -> None:
+        """Hands files over to the user that QEMU runs as."""
+        if self.label is not None and os.geteuid() == 0:
+            for path in paths:
+                os.chown(path, *self.label)
+
+    def create(self, description: str) -> Any:
+        """A new domain, paused. Raises EngineError with libvirt's own words."""
+        sdk = _sdk()
+        # A daemon ends the domains of a client that dies; the embedded driver, which dies too, refuses to promise it.
+        flags = sdk.VIR_DOMAIN_START_PAUSED | (sdk.VIR_DOMAIN_START_AUTODESTROY if self.whose == "user" else 0)
+        try:
+            return self.connection.createXML(description, flags)
+        except sdk.libvirtError as error:
+            raise EngineError(f"libvirt: {error.get_error_message()}") from error
+
+    def daemons(self) -> list[int]:
+        """The daemon's pid; none is needed under the embedded driver."""
+        if self.whose == "private":
+            return []
+        session = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "libvirt")
+        local = [str(session / Path(path).name) for path in SOCKETS] if self.uri.endswith("/session") else SOCKETS
+        return [peer(path) for path in local if Path(path).is_socket()][:1]
+
+
+@contextmanager
+def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
+    """The embedded driver, or where the plan says so a daemon of the user's. Raises Unavailable."""
+    if plan.engines == "user" or plan.libvirt_uri is not None:
+        uri = plan.libvirt_uri or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
+        with _opened(uri) as connection:
+            label = _label(connection) if uri == "qemu:///system" else None
+            yield LibvirtEngine(connection, uri, "user", label)
+        return
+    root = _embedded[0] if _embedded else places.state() / ledger.campaign / "libvirt"
+    with ledger.holding(remove_folder, path=str(root)):
+        places.folder(root / "etc")
+        (root / "etc/qemu.conf").write_text(CONFIGURATION)
+        with _partition(ledger) as partition, _opened(f"qemu:///embed?root={root}") as connection:
+            _embedded[:] = [root]
+            label = _label(connection) if os.geteuid() == 0 else None
+            yield LibvirtEngine(connection, f"qemu:///embed?root={root}", "private", label, partition)
+
+
+@contextmanager
+def _partition(ledger: Ledger) -> Iterator[str | None]:
+    """A partition of our own for the domains' control groups: else libvirt's /machine stays behind."""
+    if os.geteuid() != 0:
+        yield None
+        return
+    name = ledger.name()
+    with ledger.holding(cgroup.remove, name=f"{name}.partition"):
+        cgroup.make_partition(f"{name}.partition")
+        yield f"/{name}"
+
+
+def destroy_domain(uri: str, name: str) -> None:
+    """Destroys a domain by name; none there is fine, and so is an embedded driver's root that is gone."""
+    roots = parse_qs(urlparse(uri).query).get("root", [])
+    if roots and not Path(roots[0]).exists():
+        return
+    sdk = _sdk()
+    with _opened(uri) as connection:
+        try:
+            connection.lookupByName(name).destroy()
+        except sdk.libvirtError as error:
+            if error.get_error_code() not in (sdk.VIR_ERR_NO_DOMAIN, sdk.VIR_ERR_OPERATION_INVALID):
+                raise EngineError(f"libvirt: {error.get_error_message()}") from error
+
+
+def resume(domain: Any) -> None:
+    """Lets a paused domain run. Raises EngineError with libvirt's own words."""
+    sdk = _sdk()
+    try:
+        domain.resume()
+    except sdk.libvirtError as error:
+        raise EngineError(f"libvirt: {error.get_error_message()}") from error
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[Any]:
+    """A connection, the one that is open already where there is one."""
+    if uri in _connections:
+        yield _connections[uri]
+        return
+    sdk = _sdk()
+    try:
+        connection = sdk.open(uri)
+    except sdk.libvirtError as error:
+        hint = "start it, or leave out --engines user for the embedded driver"
+        if "embed" in uri:
+            hint = "apt-get install libvirt-daemon-system qemu-system-x86"
+        raise Unavailable(f"libvirt at {uri.partition('?')[0]}: {error.get_error_message()}", hint) from error
+    _connections[uri] = connection
+    try:
+        yield connection
+    finally:
+        del _connections[uri]
+        connection.close()
+
+
+def _sdk() -> Any:
+    try:
+        import libvirt as sdk
+    except ImportError as error:
+        raise Unavailable(
+            f"libvirt-python is not installed: {error}",
+            "apt-get install libvirt-dev pkg-config gcc python3-dev, then install the extra `libvirt`",
+        ) from error
+    if not _connections:
+        # The event loop must be registered before the embedded driver opens; it need not run.
+        sdk.virEventRegisterDefaultImpl()
+        # libvirt prints each error to stderr unless it is given somebody to tell.
+        sdk.registerErrorHandler(lambda _context, _error: None, None)
+    return sdk
+
+
+def _label(connection: Any) -> tuple[int, int] | None:
+    """The uid and gid that QEMU runs as, from the driver's capabilities (secmodel dac, "+uid:+gid")."""
+    for model in ET.fromstring(connection.getCapabilities()).iterfind("./host/secmodel"):
+        if model.findtext("model") == "dac":
+            uid, gid = (model.findtext("baselabel") or "+0:+0").split(":")
+            return int(uid), int(gid)
+    return None
+
+
+def _version(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,0 +1,52 @@
+"""What machine this is, and what may disturb a measurement on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from pathlib import Path
+
+import psutil
+
+from harness import cgroup
+from harness.model import Host, Sample
+
+
+def describe() -> Host:
+    """Gating fields decide whether two results may be compared; informational ones are noted beside them."""
+    release = platform.freedesktop_os_release()
+    return Host(
+        gating={
+            "cpu model": _cpu_model(),
+            "cores": os.cpu_count(),
+            "architecture": platform.machine(),
+            "kernel": platform.release(),
+            "cgroup version": cgroup.version(),
+        },
+        informational={
+            "hostname": socket.gethostname(),
+            "system": release.get("PRETTY_NAME", "unknown"),
+            "memory": psutil.virtual_memory().total,
+            "uptime": round(float(Path("/proc/uptime").read_text().split()[0])),
+            "uid": os.geteuid(),
+            "python": platform.python_version(),
+        },
+    )
+
+
+def sample() -> list[Sample]:
+    """Load, stolen CPU time since boot (seconds) and available memory (bytes), now."""
+    return [
+        Sample("host.load", "1", os.getloadavg()[0]),
+        Sample("host.steal", "s", psutil.cpu_times().steal),
+        Sample("host.memory_available", "B", psutil.virtual_memory().available),
+    ]
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or "unknown"

@@ -1,0 +1,213 @@
+"""The ledger: everything that a campaign creates outside Python's memory, and its reaper.
+
+Each object is written down, with the function that releases it, before it is made, and struck out after it is gone.
+Orderly release and the reaping of what a killed campaign left behind are therefore the same functions. A ledger is
+locked as long as its campaign lives: one whose lock is free is an orphan's, and only those are reaped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness import mounts, places
+
+Release = Callable[..., None]
+
+
+class Ledger:
+    """One campaign's ledger. Closing it releases whatever is still written in it, whatever happened before."""
+
+    def __init__(self, started: datetime | None = None) -> None:
+        moment = (started or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")
+        while True:
+            self.campaign = f"{moment}-{secrets.token_hex(2)}"
+            self.path = _folder() / f"{self.campaign}.jsonl"
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            # A reaper may have found the file in the moment before it was locked, and taken it away.
+            if _lock(self._fd) and _same(self.path, self._fd):
+                break
+            os.close(self._fd)
+        self._count = 0
+        self._names = 0
+        self.folder = places.state() / self.campaign
+        """Where everything that belongs to this campaign lies; gone with it."""
+
+    def __enter__(self) -> Self:
+        self._write({"entry": 0, "release": _address(remove_folder), "what": {"path": str(self.folder)}})
+        self.folder.mkdir(mode=0o755)
+        self.folder.chmod(0o755)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failures = _release(self.path, self._fd)
+        os.close(self._fd)
+        if failures:
+            raise ExceptionGroup(f"left behind, `weighbridge clean` will try again: {self.path}", failures)
+
+    def name(self) -> str:
+        """A name for the next object: weighbridge-<campaign>-<n>."""
+        self._names += 1
+        return f"weighbridge-{self.campaign}-{self._names}"
+
+    @contextmanager
+    def holding(self, release: Release, **what: Any) -> Iterator[None]:
+        """Holds an object that is made inside the block. release(**what) must do no harm where there is nothing."""
+        self._count += 1
+        number = self._count
+        self._write({"entry": number, "release": _address(release), "what": what})
+        try:
+            yield
+        finally:
+            release(**what)
+            self._write({"gone": number})
+
+    @contextmanager
+    def holding_folder(self) -> Iterator[Path]:
+        """A new folder of the campaign, removed at the end of the block. Its path is short: sockets will be in it."""
+        path = self.folder / self.name().rpartition("-")[2]
+        with self.holding(remove_folder, path=str(path)):
+            path.mkdir(mode=0o755)
+            path.chmod(0o755)
+            yield path
+
+    def _write(self, line: dict[str, Any]) -> None:
+        os.write(self._fd, json.dumps(line).encode() + b"\n")
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder with all that is in it. An overlay's work folder has mode 000 and is opened first.
+
+    Raises OSError where something is mounted below it: what shows through a mount is not ours to remove.
+    """
+    if mounts.below(path):
+        raise OSError(f"something is still mounted below {path}")
+
+    def open_and_retry(function: Callable[..., Any], name: str, _: object) -> None:
+        Path(name).chmod(0o700)
+        Path(name).parent.chmod(0o700)
+        if Path(name).is_dir():
+            shutil.rmtree(name)
+        else:
+            Path(name).unlink(missing_ok=True)
+
+    if Path(path).exists():
+        shutil.rmtree(path, onerror=open_and_retry)
+
+
+def orphans() -> list[Path]:
+    """The ledgers whose campaign is no longer alive."""
+    found = []
+    for path in sorted(_folder().glob("*.jsonl")):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if _lock(fd):
+                found.append(path)
+        finally:
+            os.close(fd)
+    return found
+
+
+def reap() -> dict[str, str | None]:
+    """Releases what dead campaigns left: {campaign: None, or what could not be released}.
+
+    Each in a process of its own, because libvirt's embedded driver serves one root in a process's life.
+    """
+    outcome: dict[str, str | None] = {}
+    for path in orphans():
+        done = subprocess.run([sys.executable, "-m", "harness.ledger", path], capture_output=True, text=True)
+        outcome[path.stem] = None if done.returncode == 0 else (done.stderr.strip() or f"status {done.returncode}")
+    return outcome
+
+
+def entries(path: Path) -> list[tuple[int, str, dict[str, Any]]]:
+    """What is written in a ledger and not struck out: (number, address of the release function, its arguments)."""
+    open_entries: dict[int, tuple[int, str, dict[str, Any]]] = {}
+    for line in path.read_text().splitlines():
+        try:
+            item = json.loads(line)
+        except ValueError:  # the last line of a campaign that was killed while writing it: not made yet
+            continue
+        if "gone" in item:
+            open_entries.pop(item["gone"], None)
+        else:
+            open_entries[item["entry"]] = (item["entry"], item["release"], item["what"])
+    return list(open_entries.values())
+
+
+def _release(path: Path, fd: int) -> list[Exception]:
+    """Releases all open entries, youngest first, and then the ledger itself; returns what failed."""
+    failures: list[Exception] = []
+    for number, address, what in reversed(entries(path)):
+        # The campaign's folder goes last, and only if nothing in it is still held.
+        if number == 0 and failures:
+            continue
+        try:
+            _resolve(address)(**what)
+            os.write(fd, json.dumps({"gone": number}).encode() + b"\n")
+        except Exception as error:
+            error.add_note(f"{address} {what}")
+            failures.append(error)
+    if not failures:
+        path.unlink()
+    return failures
+
+
+def _address(release: Release) -> str:
+    module = "harness.ledger" if release.__module__ == "__main__" else release.__module__
+    return f"{module}:{release.__qualname__}"
+
+
+def _resolve(address: str) -> Release:
+    module, _, name = address.partition(":")
+    release: Release = getattr(importlib.import_module(module), name)
+    return release
+
+
+def _folder() -> Path:
+    folder = places.state() / "ledgers"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _same(path: Path, fd: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _reap_one(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    if not _lock(fd):
+        return 0
+    failures = _release(path, fd)
+    for failure in failures:
+        print(f"{'; '.join(getattr(failure, '__notes__', []))}: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(_reap_one(Path(sys.argv[1])))

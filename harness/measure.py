@@ -1,0 +1,146 @@
+"""One run: a lifecycle of one instance, from the request to its end, as the record that is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from harness.backends import Backend, Image, Instance
+from harness.doorbell import Doorbell, timed_window
+from harness.errors import ExitedBeforeReady, RunError, StartTimeout, WrongBundle
+from harness.ledger import Ledger
+from harness.meters import disk, memory
+from harness.model import Applied, Failure, Phase, Run, Sample, headline
+
+FACTS_TIMEOUT = 15.0
+SETTLE_INTERVAL = 0.1
+SETTLE_READINGS = 20
+SETTLED_WITHIN = 0.01
+
+Say = Callable[[str], None]
+"""Told each phase as it begins: starting, waiting, weighing, stopping."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One target with one workload: what a round visits once."""
+
+    target: str
+    workload: str
+    backend: Backend
+    image: Image
+
+
+@dataclass
+class _Notes:
+    """What is known of a run so far; a failure keeps what was noted before it."""
+
+    phase: str = "starting"
+    facts: dict[str, Any] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    limits: dict[str, Applied] = field(default_factory=dict)
+    marks: list[tuple[str, float]] = field(default_factory=list)
+    error: Failure | None = None
+
+
+def measure(cell: Cell, ledger: Ledger, timeout: float, seq: int, number: int, phase: Phase, say: Say) -> Run:
+    """Measures one instance and never raises for what goes wrong with it: that is the record's `error`.
+
+    timeout: seconds to READY. number: of the round.
+    """
+    notes = _Notes()
+
+    def enter(name: str) -> None:
+        notes.phase = name
+        say(name)
+
+    name = ledger.name()
+    try:
+        with ledger.holding_folder() as folder, Doorbell(folder) as bell:
+            try:
+                _live(cell, bell, timeout, notes, enter)
+            finally:
+                bell.mark("gone")
+                notes.marks = bell.marks()
+    except Exception as error:
+        notes.error = Failure(notes.phase, type(error).__name__, str(error), getattr(error, "log", ""))
+    return Run(
+        id=name,
+        seq=seq,
+        target=cell.target,
+        workload=cell.workload,
+        round=number,
+        phase=phase,
+        bundle_sha256=cell.image.bundle.sha256,
+        ok=notes.error is None,
+        error=notes.error,
+        marks=notes.marks,
+        samples=notes.samples,
+        limits=notes.limits,
+        facts=notes.facts,
+    )
+
+
+def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say) -> None:
+    enter("starting")
+    with ExitStack() as stack:
+        with timed_window():
+            bell.mark("requested")
+            instance = stack.enter_context(cell.backend.launch(cell.image, bell, bell.mark))
+            bell.mark("start-returned")
+            enter("waiting")
+            _wait_ready(bell, instance, timeout)
+        enter("weighing")
+        notes.limits = dict(instance.limits)
+        notes.facts = bell.wait_facts(FACTS_TIMEOUT)
+        notes.limits = _with_seen(notes.limits, notes.facts)
+        if notes.facts.get("bundle") != cell.image.bundle.sha256:
+            raise WrongBundle(f"the instance runs bundle {notes.facts.get('bundle')}, not the one asked for")
+        notes.samples = _weigh(bell, instance)
+        enter("stopping")
+        bell.mark("stopping")
+
+
+def _wait_ready(bell: Doorbell, instance: Instance, timeout: float) -> None:
+    try:
+        bell.wait_ready(timeout)
+    except ExitedBeforeReady:
+        raise ExitedBeforeReady(instance.status(), instance.log()) from None
+    except StartTimeout as error:
+        raise StartTimeout(str(error), instance.log()) from None
+
+
+def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
+    """Memory at rest, then disk. The mark `settled` or `unsettled` tells whether memory came to rest."""
+    before = memory.weigh(instance)
+    for _ in range(SETTLE_READINGS):
+        if bell.wait_dead(SETTLE_INTERVAL):
+            raise RunError("the instance ended while it was weighed", instance.log())
+        after = memory.weigh(instance)
+        if settled := _agree(before, after):
+            break
+        before = after
+    bell.mark("settled" if settled else "unsettled")
+    return after + disk.weigh("disk.instance", instance.parts())
+
+
+def _agree(before: list[Sample], after: list[Sample]) -> bool:
+    return all(
+        _close(headline(before, metric), headline(after, metric))
+        for metric in ("memory.rss", "memory.pss", "memory.uss")
+    )
+
+
+def _close(before: float | None, after: float | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return abs(after - before) <= SETTLED_WITHIN * before
+
+
+def _with_seen(limits: Mapping[str, Applied], facts: Mapping[str, Any]) -> dict[str, Applied]:
+    """The limits with what the inside sees of them: FACTS have a field of the same name."""
+    return {name: msgspec.structs.replace(limit, seen=facts.get(name)) for name, limit in limits.items()}

@@ -1,0 +1,28 @@
+"""Mounts in the host's own mount namespace, for the one target that has none of its own (host)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from harness.command import run
+
+
+def mount(kind: str, source: str | Path, target: Path, *options: str) -> None:
+    """mount(8): `kind` a filesystem type, or "bind". Raises CommandFailed with mount's own words."""
+    how = ["--bind"] if kind == "bind" else ["-t", kind]
+    chosen = ["-o", ",".join(options)] if options else []
+    run(["mount", *how, *chosen, source, target])
+
+
+def below(path: str) -> list[str]:
+    """The mount points at this folder or below it, deepest first."""
+    points = {p.mountpoint for p in psutil.disk_partitions(all=True)}
+    return sorted((p for p in points if Path(p).is_relative_to(path)), key=len, reverse=True)
+
+
+def unmount_below(path: str) -> None:
+    """Unmounts whatever is mounted at this folder or below it. Raises CommandFailed with umount's own words."""
+    for point in below(path):
+        run(["umount", point])

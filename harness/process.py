@@ -1,0 +1,120 @@
+"""Child processes: spawned with a name in their environment by which they, and all that they start, can be found."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from harness.errors import EngineError
+
+if TYPE_CHECKING:
+    from harness.ledger import Ledger
+
+NAME_VARIABLE = "WEIGHBRIDGE_INSTANCE"
+END_TIMEOUT = 10.0
+LOG_TAIL = 4096
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running child. pidfd becomes readable when it is dead; log holds what it printed."""
+
+    popen: subprocess.Popen[bytes]
+    pidfd: int
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def status(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self.popen.poll()
+
+
+@contextmanager
+def spawn(
+    ledger: Ledger, name: str, argv: Sequence[str | Path], log: Path, environment: dict[str, str] | None = None
+) -> Iterator[Child]:
+    """Starts argv by vfork, in a session of its own, and ends it with everything that it started.
+
+    environment: all that it gets (its name is added). Raises EngineError where argv cannot be started.
+    """
+    env = {**(environment or {}), NAME_VARIABLE: name}
+    with ledger.holding(end_processes, name=name), log.open("ab") as output:
+        try:
+            popen = subprocess.Popen(
+                argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        except OSError as error:
+            raise EngineError(f"cannot start {argv[0]}: {error.strerror}") from error
+        with popen:
+            pidfd = os.pidfd_open(popen.pid)
+            try:
+                yield Child(popen, pidfd, log)
+            finally:
+                popen.kill()
+                popen.wait()
+                os.close(pidfd)
+
+
+def named(name: str) -> list[int]:
+    """The pids of all processes that carry this name in their environment."""
+    return [pid for pid in psutil.pids() if _is_named(pid, name)]
+
+
+def _is_named(pid: int, name: str) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # ended meanwhile, or somebody else's
+        return False
+    return f"{NAME_VARIABLE}={name}".encode() in environment.split(b"\0")
+
+
+def end_processes(name: str) -> None:
+    """Ends every process of that name and returns when they are gone. Raises EngineError where one does not die."""
+    while pids := named(name):
+        for pid in pids:
+            _end(pid, name)
+
+
+def _end(pid: int, name: str) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Asked again: between the search and the opening the pid could have been given to somebody else.
+        if _is_named(pid, name):
+            kill(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def kill(pidfd: int) -> None:
+    """Ends the process and returns when it is dead. Raises EngineError where it does not die."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    if not select.select([pidfd], [], [], END_TIMEOUT)[0]:
+        raise EngineError(f"a process does not end within {END_TIMEOUT:g} s of SIGKILL")
+
+
+def tail(log: Path, size: int = LOG_TAIL) -> str:
+    """The last `size` bytes of a log as text; empty where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""

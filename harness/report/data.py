@@ -1,0 +1,41 @@
+"""A report for programs: every value as a tidy CSV, the summary as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+
+from harness.report.summary import Summary
+from harness.report.wording import Labels
+from harness.store import Result
+
+
+def frame(results: Sequence[Result]) -> pd.DataFrame:
+    """The tidy frames of all results, one below the other, with each target's label beside its key."""
+    frames = []
+    for result in results:
+        values, labels = result.frame(), Labels(result.targets)
+        after = list(values.columns).index("target") + 1
+        values.insert(after, "label", [labels[target] for target in values["target"]])
+        frames.append(values)
+    return pd.concat(frames, ignore_index=True)
+
+
+def write_csv(summary: Summary, results: Sequence[Result], directory: Path) -> list[Path]:
+    """values.csv: a row a value as it was measured, in s and B, warm-up and failed runs among them."""
+    path = directory / "values.csv"
+    # Bytes and rounds without the ".0" that a column with gaps gives them; all else to its last digit.
+    frame(results).to_csv(path, index=False, float_format=lambda value: f"{value}".removesuffix(".0"))
+    return [path]
+
+
+def write_json(summary: Summary, results: Sequence[Result], directory: Path) -> list[Path]:
+    """summary.json: all that the tables say, in s and B. A value that could not be had is null beside its reason."""
+    path = directory / "summary.json"
+    content = json.dumps(msgspec.to_builtins(summary), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(content + "\n", encoding="utf-8")
+    return [path]

@@ -1,0 +1,233 @@
+"""What a report says, as data: a pure function of results. Every output format is a rendering of a Summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import BadInput
+from harness.model import Applied, Footer, Host, HostRecord, Run, Sample
+from harness.report import rows
+from harness.report.rows import Row
+from harness.report.wording import Labels, accelerator, label, line, plain
+from harness.store import Result
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A named configuration: everything that stands behind a target's key."""
+
+    target: str
+    label: str
+    engine: str
+    version: str
+    whose: str
+    accelerator: str | None
+    profile: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Limit:
+    target: str
+    label: str
+    workload: str
+    name: str
+    applied: Applied
+    runs: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One failed run of either phase. `log` may have many lines, all text is printable."""
+
+    run: str
+    target: str
+    label: str
+    workload: str
+    round: int
+    phase: str
+    failed_in: str
+    type: str
+    message: str
+    log: str
+
+
+@dataclass(frozen=True)
+class Absent:
+    target: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    workload: str
+    sha256: str
+    bytes: int
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One metric of the machine before, between or after the rounds: the median of `n` readings."""
+
+    at: str
+    metric: str
+    group: str | None
+    unit: str
+    median: float | None
+    n: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """One campaign; launches of two are never pooled. `incomplete` says why it is not whole, None where it is."""
+
+    id: str
+    source: str
+    started: str
+    command: tuple[str, ...]
+    commit: str | None
+    dirty: bool | None
+    rounds: int
+    seed: int
+    measured: int
+    failed: int
+    incomplete: str | None
+    reference: str | None
+    host: Host
+    readings: tuple[Reading, ...]
+    bundles: tuple[Bundle, ...]
+    configurations: tuple[Configuration, ...]
+    rows: tuple[Row, ...]
+    limits: tuple[Limit, ...]
+    failures: tuple[Failed, ...]
+    unavailable: tuple[Absent, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    campaigns: tuple[Campaign, ...]
+
+    def rows(self, metric: str) -> list[Row]:
+        """The rows of one metric, campaign after campaign."""
+        return [row for campaign in self.campaigns for row in campaign.rows if row.metric == metric]
+
+    def workloads(self) -> list[str]:
+        return list(dict.fromkeys(row.workload for campaign in self.campaigns for row in campaign.rows))
+
+
+def summarize(results: Sequence[Result]) -> Summary:
+    """Summarizes campaigns one by one.
+
+    Raises BadInput for none at all, for one campaign given twice, and for one that measured a stand-in (the `fake`
+    engine of the tests): its numbers are nobody's.
+    """
+    if not results:
+        raise BadInput("there is no result to report on")
+    names = [result.header.campaign for result in results]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput(f"campaign {twice} was given twice")
+    return Summary(tuple(_campaign(result) for result in results))
+
+
+def _campaign(result: Result) -> Campaign:
+    fake = next((target.target for target in result.targets if target.engine == "fake"), None)
+    if fake is not None:
+        raise BadInput(f"{result.path}: the target {fake} is a stand-in made for tests, there is nothing to report")
+    header, labels = result.header, Labels(result.targets)
+    measured = [run for run in result.runs if run.phase == "measured"]
+    runs = [run for run in measured if not (run.cold or run.side or run.instances > 1)]
+    reference, made = rows.rows(result, runs, labels)
+    return Campaign(
+        id=line(header.campaign),
+        source=result.path.name,
+        started=line(header.started),
+        command=tuple(line(word) for word in header.command),
+        commit=header.commit,
+        dirty=header.dirty,
+        rounds=header.plan.rounds,
+        seed=header.plan.seed,
+        measured=sum(run.ok for run in runs),
+        failed=sum(not run.ok for run in runs),
+        incomplete=_incomplete(result.footer),
+        reference=reference,
+        host=header.host,
+        readings=_readings(result.hosts),
+        bundles=tuple(Bundle(b.workload, b.sha256, b.bytes, dict(b.packages)) for b in result.bundles),
+        configurations=tuple(
+            Configuration(t.target, label(t), t.engine, t.version, t.whose, accelerator(t), dict(t.profile))
+            for t in result.targets
+        ),
+        rows=tuple(made),
+        limits=_limits(runs, labels),
+        failures=tuple(_failed(run, labels) for run in result.runs if not run.ok),
+        unavailable=tuple(Absent(line(u.target), line(u.reason), line(u.hint)) for u in result.unavailable),
+        warnings=tuple(line(warning) for warning in [*result.warnings, *_doubts(result, len(measured) - len(runs))]),
+    )
+
+
+def _incomplete(footer: Footer | None) -> str | None:
+    """Why a campaign is not whole."""
+    if footer is None:
+        return "it did not come to its end"
+    return None if footer.complete else f"it was cut short: {line(footer.stopped or 'nobody said why')}"
+
+
+def _doubts(result: Result, left_out: int) -> list[str]:
+    """What the records themselves give reason to tell the reader."""
+    told = []
+    if left_out:
+        told.append(f"{left_out} runs (cold, of one side, or of several instances at once) are not in this summary")
+    digests = {bundle.workload: bundle.sha256 for bundle in result.bundles}
+    other = [run.id for run in result.runs if run.bundle_sha256 != digests.get(run.workload)]
+    if other:
+        told.append(f"{len(other)} runs did not start the recorded bundle of their workload, first {other[0]}")
+    if result.header.dirty:
+        told.append("the harness had uncommitted changes when it measured")
+    return told
+
+
+def _limits(runs: Sequence[Run], labels: Labels) -> tuple[Limit, ...]:
+    """Each limit as it was applied; where runs of one cell differ in that, each way is told with its count."""
+    told: dict[tuple[str, str, str, Applied], int] = {}
+    for run in sorted(runs, key=lambda run: (run.workload, labels.order(run.target))):
+        for name, applied in run.limits.items():
+            key = (run.target, run.workload, name, applied)
+            told[key] = told.get(key, 0) + 1
+    return tuple(
+        Limit(target, labels[target], workload, name, applied, n)
+        for (target, workload, name, applied), n in told.items()
+    )
+
+
+def _failed(run: Run, labels: Labels) -> Failed:
+    error = run.error
+    assert error is not None  # a Run that is not ok has one: model.Run refuses all others
+    return Failed(
+        run=run.id,
+        target=run.target,
+        label=labels[run.target],
+        workload=run.workload,
+        round=run.round,
+        phase=run.phase,
+        failed_in=line(error.phase),
+        type=line(error.type),
+        message=line(error.message),
+        log=plain(error.log).strip("\n"),
+    )
+
+
+def _readings(hosts: Sequence[HostRecord]) -> tuple[Reading, ...]:
+    samples: dict[tuple[str, str, str | None, str], list[Sample]] = {}
+    for record in hosts:
+        for sample in record.samples:
+            samples.setdefault((record.at, sample.metric, sample.group, sample.unit), []).append(sample)
+    return tuple(
+        Reading(at, metric, group, unit, piece.median, piece.n, piece.reason)
+        for (at, metric, group, unit), found in samples.items()
+        for piece in [rows.piece(metric, found)]
+    )

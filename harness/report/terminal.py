@@ -1,0 +1,53 @@
+"""A summary for a terminal, or for the file that a terminal's output is sent to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from harness.report import tables
+from harness.report.summary import Campaign, Summary
+from harness.report.wording import line
+
+
+def show(summary: Summary, console: Console) -> None:
+    """Prints what was measured, what failed and what could not run. Foreign text is never taken as rich's markup."""
+    content = tables.headline(summary)
+    first = content.columns.index("Target") + 1
+    console.print(_numbers(content.columns[first:], "bold"))
+    for row in content.rows:
+        console.print(Text(line(" · ".join(row[:first])), style="bold"))
+        console.print(_numbers(row[first:]))
+    for note in content.notes:
+        console.print(Text(note, style="dim"))
+    for campaign in summary.campaigns:
+        _troubles(campaign, console)
+
+
+def _numbers(cells: Sequence[str], style: str = "") -> Grid:
+    """One line of cells, each value above its interval above its count.
+
+    The widths are fixed and the label stands above: so five numbers with intervals fit into 80 columns, none cut.
+    """
+    grid = Grid.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=1)
+    for _ in cells:
+        grid.add_column(width=14, overflow="fold")
+    grid.add_row("", *(Text(line(cell).replace(" [", "\n[").replace(" n=", "\nn="), style) for cell in cells))
+    return grid
+
+
+def _troubles(campaign: Campaign, console: Console) -> None:
+    for warning in campaign.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    if campaign.incomplete:
+        console.print(Text(f"incomplete: campaign {campaign.id}: {campaign.incomplete}", style="yellow"))
+    for absent in campaign.unavailable:
+        console.print(Text(f"{absent.target}: not here: {absent.reason}. Try: {absent.hint}", style="yellow"))
+    alike = Counter((f.label, f.failed_in, f.type, f.message) for f in campaign.failures)
+    for (label, *told), times in alike.items():
+        console.print(Text(f"failed: {label}, {times} of its runs: {': '.join(told)}", style="red"))

@@ -1,0 +1,113 @@
+"""How a number, a target and foreign text are put for a person: the one place for units and for the VM's label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from harness.model import TargetRecord
+from harness.stats.estimate import Estimate, Ratio
+
+NONE = "—"
+
+_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_SIZES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+_UNPRINTABLE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+
+
+def label(target: TargetRecord) -> str:
+    """A target's key and, for a virtual machine, what ran the guest. "KVM" is said only where KVM did."""
+    ran = accelerator(target)
+    return line(target.target) if ran is None else f"{line(target.target)} · {ran}"
+
+
+class Labels:
+    """Labels by target key, in the order in which the targets were recorded."""
+
+    def __init__(self, targets: Iterable[TargetRecord]) -> None:
+        self._labels = {target.target: label(target) for target in targets}
+
+    def __getitem__(self, target: str) -> str:
+        return self._labels.get(target, f"{line(target)} (its engine was not recorded)")
+
+    def order(self, target: str) -> tuple[int, str]:
+        known = list(self._labels)
+        return (known.index(target) if target in known else len(known), target)
+
+
+def accelerator(target: TargetRecord) -> str | None:
+    """What ran the guest's instructions, with the reason where it was software; None for what is no machine."""
+    match target.accelerator:
+        case None:
+            return None
+        case "kvm":
+            return "KVM"
+        case "tcg":
+            return f"QEMU TCG (no KVM: {line(target.accelerator_reason or 'the reason was not recorded')})"
+        case other:
+            return line(other)
+
+
+def scale(value: float, unit: str) -> tuple[float, str]:
+    """What to divide by, and the unit to print: "s" goes down to µs, "B" up to TiB, any other stays as it is."""
+    scales = {"s": _TIMES, "B": _SIZES}.get(unit, ((1.0, "" if unit == "1" else unit),))
+    # 999.6 ms would round to "1000 ms": a value counts for the larger unit as soon as it prints as one of it.
+    whole = next(pair for pair in scales if pair[0] == 1)
+    return next((pair for pair in scales if abs(value) >= 0.9995 * pair[0]), scales[-1] if value else whole)
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value with its unit, three digits of it: "3.21 ms", "1.20 MiB"."""
+    size, name = scale(value, unit)
+    return f"{_digits(value / size, _places(value / size, name))} {name}".rstrip()
+
+
+def interval(estimate: Estimate, unit: str) -> str:
+    """The interval in the unit and to the places of its median, and the count: "[3.10, 3.40] n=7".
+
+    Where the count is too small for the confidence that was asked for, the coverage that was reached is added.
+    """
+    size, name = scale(estimate.median, unit)
+    places = _places(estimate.median / size, name)
+    low, high = (_digits(bound / size, places) for bound in (estimate.low, estimate.high))
+    if estimate.n == 1:
+        return "n=1"
+    short = "" if estimate.coverage >= estimate.confidence else f" ({estimate.coverage:.0%} only)"
+    return f"[{low}, {high}] n={estimate.n}{short}"
+
+
+def measured(estimate: Estimate, unit: str) -> str:
+    """A median with its unit, interval and count: "3.21 ms [3.10, 3.40] n=7"."""
+    return f"{quantity(estimate.median, unit)} {interval(estimate, unit)}"
+
+
+def times(ratio: Ratio) -> str:
+    """A ratio with its interval: "12.3x [11.9, 12.8]"."""
+    places = _places(ratio.ratio, "")
+    told = f"{_digits(ratio.ratio, places)}x"
+    if ratio.low is None or ratio.high is None:
+        return f"{told} n={ratio.n}"
+    return f"{told} [{_digits(ratio.low, places)}, {_digits(ratio.high, places)}]"
+
+
+def plain(text: str) -> str:
+    """Foreign text without what would move a cursor, colour a terminal, reorder a line or break an XML document."""
+    return _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def line(text: str) -> str:
+    """Foreign text on one line."""
+    return " ".join(plain(text).split())
+
+
+def _places(value: float, unit: str) -> int:
+    if value == 0 or unit == "B":
+        return 0
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return max(0, 2 - exponent)
+
+
+def _digits(value: float, places: int) -> str:
+    return f"{value:.{min(places, 9)}f}"

@@ -1,0 +1,1 @@
+"""Statistics: pure functions on arrays, no records and no files."""

@@ -1,0 +1,298 @@
+"""Bundles: the same content in every form, built once, readable by whoever runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from harness import apt, bundle, command, places, workloads
+from harness.command import CommandFailed
+from harness.errors import BadInput, Unavailable, WrongBundle
+from harness.workloads import Workload
+
+REPOSITORY = Path(bundle.__file__).parent.parent
+BUSYBOX = "#!/bin/sh\necho bin/sh usr/bin/env sbin/ip linuxrc\n"  # all that a build asks of it
+
+
+class FakeApt:
+    """Stands in for apt: packages in any version, which hold what `fill` puts there."""
+
+    def __init__(self) -> None:
+        self.version = "1.0"
+        self.down = False
+        self.unpacked: list[dict[str, str]] = []
+
+    def candidates(self, packages: tuple[str, ...]) -> dict[str, str]:
+        if self.down:
+            raise Unavailable("apt has no lists of packages", "apt-get update")
+        return dict.fromkeys(packages, self.version)
+
+    def unpack(self, versions: Mapping[str, str], into: Path) -> None:
+        self.unpacked.append(dict(versions))
+        (into / "bin").mkdir()
+        (into / "bin/busybox").write_text(BUSYBOX)
+        (into / "bin/busybox").chmod(0o4755)
+        (into / "usr/bin").mkdir(parents=True)
+        (into / "usr/bin/env").write_text("not an applet\n")
+        (into / "etc").mkdir()
+        (into / "etc/out").symlink_to("/tmp")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WEIGHBRIDGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeApt:
+    fake = FakeApt()
+    monkeypatch.setattr(apt, "candidates", fake.candidates)
+    monkeypatch.setattr(apt, "unpack", fake.unpack)
+    return fake
+
+
+@pytest.fixture
+def tight_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def mine(folder: Path, files: str = "") -> Workload:
+    folder.mkdir(exist_ok=True)
+    (folder / "start").write_text("")
+    (folder / "workload.toml").write_text(f'packages = ["busybox-static"]\nstart = "start"\n[files]\n{files}')
+    return workloads.load(str(folder))
+
+
+def test_every_form_has_the_same_digest(fake: FakeApt) -> None:
+    made = bundle.build(workloads.load("hello"))
+    assert bundle.digest_of_tree(made.root) == made.sha256
+    assert bundle.digest_of_tree(made.tree()) == made.sha256
+    assert bundle.digest_of_tar(made.tar()) == made.sha256
+    assert (made.root / "etc/weighbridge-bundle").read_text() == made.sha256 + "\n"
+    made.disk()  # it refuses a disk of another digest
+    with pytest.raises(WrongBundle):
+        made._verify("another", "its disk")
+
+
+def test_the_digest_is_of_content_and_modes_only(fake: FakeApt, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(bundle.build(workloads.load("hello")).root, tree, symlinks=True)
+    digest = bundle.digest_of_tree(tree)
+    os.utime(tree / "init")
+    (tree / "etc/weighbridge-bundle").write_text("something else")
+    assert bundle.digest_of_tree(tree) == digest
+    seen = {digest}
+    (tree / "start").chmod(0o600)
+    seen.add(bundle.digest_of_tree(tree))
+    (tree / "start").write_text("true\n")
+    seen.add(bundle.digest_of_tree(tree))
+    (tree / "usr/bin/sh").unlink()
+    seen.add(bundle.digest_of_tree(tree))
+    (tree / "usr/bin/sh").symlink_to("elsewhere")
+    seen.add(bundle.digest_of_tree(tree))
+    assert len(seen) == 5
+    os.mkfifo(tree / "run/fifo")
+    with pytest.raises(BadInput, match="fifo"):
+        bundle.digest_of_tree(tree)
+
+
+def test_the_tree_is_laid_out_as_engines_need_it(fake: FakeApt, tight_umask: None) -> None:
+    root = bundle.build(workloads.load("hello")).root
+    assert (root / "bin").readlink() == Path("usr/bin")
+    assert (root / "bin/sh").resolve() == (root / "linuxrc").resolve() == root / "usr/bin/busybox"
+    assert (root / "sbin/ip").resolve() == root / "usr/bin/busybox"
+    assert not (root / "bin/env").is_symlink()  # a package's own program comes before an applet
+    assert stat.S_IMODE((root / "usr/bin/busybox").stat().st_mode) == 0o755  # and not setuid
+    assert stat.S_IMODE((root / "tmp").stat().st_mode) == 0o1777
+    assert (root / "run/doorbell").stat().st_size == 0
+    for path in (root.parent, root, root / "usr/sbin", root / "init"):
+        assert path.stat().st_mode & 0o055 == 0o055  # others must get in, whatever our umask is
+    for path in (root / "start", root / "run/doorbell", root / "etc/weighbridge-bundle"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_second_build_is_from_the_cache(fake: FakeApt) -> None:
+    first = bundle.build(workloads.load("hello"))
+    assert bundle.build(workloads.load("hello")) == first
+    assert fake.unpacked == [{"busybox-static": "1.0"}]
+    fake.version = "1.1"
+    assert bundle.build(workloads.load("hello")).packages == {"busybox-static": "1.1"}
+    assert len(fake.unpacked) == 2
+
+
+def test_a_changed_file_makes_another_bundle(fake: FakeApt, tmp_path: Path) -> None:
+    first = bundle.build(mine(tmp_path / "mine", '"/srv/a" = "start"'))
+    (tmp_path / "mine/start").write_text("true\n")
+    second = bundle.build(workloads.load(str(tmp_path / "mine")))
+    assert first.sha256 != second.sha256
+    assert (second.root / "srv/a").read_text() == "true\n"
+
+
+def test_two_campaigns_build_one_bundle(fake: FakeApt) -> None:
+    built: list[bundle.Bundle] = []
+    threads = [threading.Thread(target=lambda: built.append(bundle.build(workloads.load("hello")))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 4
+    assert len(fake.unpacked) == 1
+
+
+def test_without_apt_the_newest_cached_bundle_serves(fake: FakeApt) -> None:
+    fake.down = True
+    with pytest.raises(Unavailable, match="no lists"):
+        bundle.build(workloads.load("hello"))
+    fake.down = False
+    first = bundle.build(workloads.load("hello"))
+    fake.down = True
+    assert bundle.build(workloads.load("hello")) == first
+
+
+def test_what_a_killed_maker_left_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / ".thing.draft").mkdir()
+    (tmp_path / ".thing.draft/half").touch()
+    made = places.made_once(tmp_path / "thing", lambda draft: draft.mkdir())
+    assert not list(made.iterdir())
+
+    def fail(draft: Path) -> None:
+        draft.mkdir()
+        raise BadInput("no")
+
+    with pytest.raises(BadInput):
+        places.made_once(tmp_path / "other", fail)
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / ".other.draft").exists()
+
+
+def test_a_file_is_not_led_out_of_the_bundle(fake: FakeApt, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="leads out"):
+        bundle.build(mine(tmp_path / "mine", '"/etc/out/weighbridge-escaped" = "start"'))
+    assert not Path("/tmp/weighbridge-escaped").exists()
+    with pytest.raises(BadInput, match="it is a folder"):
+        bundle.build(mine(tmp_path / "mine", '"/usr" = "start"'))
+
+
+def test_a_tree_belongs_to_whom_it_shall(fake: FakeApt, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bundle.build(workloads.load("hello"))
+    assert made.tree(os.geteuid()) == made.tree(None) == made.root
+    if os.geteuid() == 0:
+        tree = made.tree(65534)
+        owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in [tree, *tree.rglob("*")]}
+        assert owners == {(65534, 65534)}
+        assert bundle.digest_of_tree(tree) == made.sha256
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    with pytest.raises(BadInput, match="4321"):
+        made.tree(4321)
+
+
+def test_the_disk_belongs_to_root(fake: FakeApt) -> None:
+    disk = bundle.build(workloads.load("hello")).disk()
+    debugfs = command.find("debugfs", "e2fsprogs")
+    told = command.run([debugfs, "-R", "stat /usr/bin/busybox", disk])
+    assert "User:     0   Group:     0" in told
+    assert "Mode:  0755" in told
+    assert command.run([debugfs, "-R", "cat /init", disk]) == workloads.INIT.read_text()
+    assert "lost+found" not in command.run([debugfs, "-R", "ls /", disk])
+    assert disk.stat().st_blocks * 512 < 4 * 2**20 < disk.stat().st_size
+    assert disk.stat().st_mode & 0o777 == 0o644
+    command.run([command.find("e2fsck", "e2fsprogs"), "-f", "-n", disk])
+
+
+def test_what_is_missing_is_named(fake: FakeApt, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bundle.build(workloads.load("hello"))
+    monkeypatch.setattr(shutil, "which", lambda program, path=None: None)
+    with pytest.raises(Unavailable) as missing:
+        made.disk()
+    assert missing.value.hint == "apt-get install e2fsprogs"
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "which", lambda program, path=None: None)
+    with pytest.raises(Unavailable, match="apt-cache"):
+        apt.candidates(["busybox-static"])
+
+
+def test_apt_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    archives = " 500 http://deb.debian.org/debian bookworm/main amd64 Packages\n"
+    policy = "known:\n  Installed: 1\n  Candidate: 1:2-3+b1\nvirtual:\n  Candidate: (none)\n"
+    answers = {"": "Package files:\n 100 /var/lib/dpkg/status\n" + archives, "known": policy, "virtual": policy}
+    monkeypatch.setattr(apt, "_apt", lambda *argv: answers[argv[-1] if "--" in argv else ""])
+    assert apt.candidates(["known"]) == {"known": "1:2-3+b1"}
+    with pytest.raises(BadInput, match="virtual"):
+        apt.candidates(["virtual"])
+    answers[""] = "Package files:\n 100 /var/lib/dpkg/status\n"
+    with pytest.raises(Unavailable, match="no lists"):
+        apt.candidates(["virtual"])
+
+
+def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tight_umask: None) -> None:
+    monkeypatch.setenv("WEIGHBRIDGE_STATE", str(tmp_path / "a/b"))
+    assert places.state() == tmp_path / "a/b"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a", tmp_path / "a/b")} == {0o755}
+    (tmp_path / "a/b").chmod(0o711)
+    assert stat.S_IMODE(places.state().stat().st_mode) == 0o711  # what was there is the user's
+    (tmp_path / "file").touch()
+    for hopeless in (tmp_path / "file", tmp_path / "file/below", Path("/proc/weighbridge")):
+        monkeypatch.setenv("WEIGHBRIDGE_STATE", str(hopeless))
+        with pytest.raises(BadInput, match=f"{hopeless}.*WEIGHBRIDGE_STATE"):
+            places.state()
+    monkeypatch.delenv("WEIGHBRIDGE_STATE")
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert places.state() == tmp_path / "home/.local/state/weighbridge"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    assert places.state() == tmp_path / "xdg/weighbridge"
+
+
+def test_a_failing_command_says_its_last_words() -> None:
+    with pytest.raises(CommandFailed) as failed:
+        command.run(["sh", "-c", "echo one >&2; echo two >&2; exit 3"])
+    assert str(failed.value) == "sh failed with status 3: two"
+    assert (failed.value.status, failed.value.log) == (3, "one\ntwo")
+    with pytest.raises(CommandFailed, match="did not end in time"):
+        command.run(["sleep", "60"], timeout=0.05)
+    with pytest.raises(Unavailable):
+        command.run(["weighbridge-no-such-program"])
+    assert command.run(["cat"], stdin="ä") == "ä"
+
+
+@pytest.mark.engine
+def test_a_real_bundle_runs_its_own_busybox() -> None:
+    made = bundle.build(workloads.load("hello"))
+    assert "BusyBox" in subprocess.run([made.root / "bin/busybox"], capture_output=True, text=True, check=True).stdout
+    assert made.packages["busybox-static"]
+    assert made.bytes > 10**6
+    with pytest.raises(BadInput, match="weighbridge-no-such-package"):
+        apt.candidates(["weighbridge-no-such-package"])
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_an_ordinary_user_builds_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
+    theirs = Path("/tmp") / f"weighbridge-test-nobody-{os.getpid()}"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    code = (
+        "from harness import bundle, workloads; made = bundle.build(workloads.load('hello'));"
+        "print(made.sha256, made.tree(), made.tar(), made.disk(), sep='\\n')"
+    )
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    try:
+        env = {**os.environ, "WEIGHBRIDGE_CACHE": str(theirs), "PATH": "/usr/bin:/bin"}
+        told = command.run([*nobody, sys.executable, "-c", code], env=env, cwd=REPOSITORY).split()
+        assert told[0] == bundle.build(workloads.load("hello")).sha256
+        shown = command.run([command.find("debugfs", "e2fsprogs"), "-R", "stat /init", told[3]])
+        assert "User:     0   Group:     0" in shown
+    finally:
+        shutil.rmtree(theirs)
