@@ -105,10 +105,10 @@ class Bundle:
         with draft.open("wb") as image:
             image.truncate(_disk_size(self.root))
         draft.chmod(0o644)
-        options = f"root_owner=0:0,hash_seed={fixed},lazy_itable_init=0"
-        command.run_as_uid_0([mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-m", "0", "-O", "^has_journal",
-                         "-E", options, "-U", fixed, "-L", "weighbridge", "-d", self.root, draft],
-                             env=FAKE_TIME)  # fmt: skip
+        options = ["-b", str(BLOCK), "-m", "0", "-O", "^has_journal", "-U", fixed, "-L", "weighbridge"]
+        options += ["-E", f"root_owner=0:0,hash_seed={fixed},lazy_itable_init=0"]
+        argv: list[str | Path] = [mke2fs, "-q", "-F", "-t", "ext4", *options, "-d", self.root, draft]
+        command.run_as_uid_0(argv, env=FAKE_TIME)
         command.run([debugfs, "-w", "-R", "rmdir lost+found", draft], env=FAKE_TIME)  # it is no part of the bundle
         with tempfile.TemporaryDirectory(dir=draft.parent, prefix=".disk-") as folder:
             command.run_as_uid_0([debugfs, "-R", f'rdump / "{folder}"', draft])

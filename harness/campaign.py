@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from harness import backends, bundle, host, workloads
 from harness.backends import Backend
@@ -30,16 +31,18 @@ from harness.model import (
     UnavailableRecord,
 )
 from harness.schedule import schedule
+from harness.signals import Interrupted
 from harness.store import Writer
 
-
-class Interrupted(KeyboardInterrupt):
-    """A signal asked the program to end; its text names the signal."""
+RUNS = Path("results/runs")
 
 
 @dataclass(frozen=True)
 class Event:
-    """Progress. phase: preparing, starting, waiting, weighing, stopping, done; of how many runs how many are done."""
+    """Progress: of `total` runs, `done` are done.
+
+    phase: preparing, starting, waiting, weighing, stopping, done. outcome: what came of a run that is done.
+    """
 
     phase: str
     target: str
@@ -47,6 +50,7 @@ class Event:
     round: int = 0
     done: int = 0
     total: int = 0
+    outcome: str = ""
 
 
 Observer = Callable[[Event], None]
@@ -54,22 +58,24 @@ Observer = Callable[[Event], None]
 
 @dataclass
 class Outcome:
-    """What came of a campaign. stopped: what cut it short, else None."""
+    """What came of a campaign. stopped: what cut it short. interrupted: the exit code of the signal that did."""
 
     campaign: str
     cells: int = 0
     runs: int = 0
     failed: int = 0
     stopped: str | None = None
+    interrupted: int | None = None
     unavailable: list[UnavailableRecord] = field(default_factory=list)
 
 
 class Campaign:
     """One execution of a plan. `run` is what this program does."""
 
-    def __init__(self, plan: Plan, output: Path, command: Sequence[str], observe: Observer) -> None:
+    def __init__(self, plan: Plan, output: Path | None, command: Sequence[str], observe: Observer) -> None:
+        """output: the result file; None for results/runs/<campaign>.jsonl. observe: is told of the progress."""
         self.plan = plan
-        self.output = output
+        self._output = output
         self.command = command
         self.observe = observe
         self.began = time.monotonic()
@@ -82,6 +88,7 @@ class Campaign:
         with ExitStack() as stack:
             self.ledger = stack.enter_context(Ledger())
             self._check()
+            self.output = self._output or RUNS / f"{self.ledger.campaign}.jsonl"
             self.writer = stack.enter_context(Writer(self.output))
             self.outcome = Outcome(self.ledger.campaign)
             self.writer.append(self._header())
@@ -90,6 +97,7 @@ class Campaign:
                     self._measure_all(self._prepare(prepared))
             except Interrupted as interruption:
                 self.outcome.stopped = str(interruption)
+                self.outcome.interrupted = 128 + interruption.number
             self.writer.append(
                 Footer(self.outcome.stopped is None, self.outcome.stopped, self.outcome.runs, self.outcome.failed)
             )
@@ -114,7 +122,8 @@ class Campaign:
                 self.writer.append(run)
                 self.outcome.runs += 1
                 self.outcome.failed += not run.ok
-                self.observe(Event("done", cell.target, cell.workload, number, self.outcome.runs, total))
+                told = "ok" if run.error is None else f"failed while {run.error.phase}: {run.error.message}"
+                self.observe(Event("done", cell.target, cell.workload, number, self.outcome.runs, total, told))
         self._record_host("after", cells)
 
     def _budget_is_used(self, total: int) -> bool:
@@ -153,7 +162,7 @@ class Campaign:
                 for target in engines:
                     self._unavailable(target, Unavailable(f"workload {workload}: {error.reason}", error.hint))
                 continue
-            self.writer.append(BundleRecord(workload, built.sha256, built.bytes, built.packages))
+            self.writer.append(BundleRecord(workload, built.sha256, built.bytes, dict(built.packages)))
             for target, engine in engines.items():
                 self.observe(Event("preparing", target, workload))
                 try:
@@ -180,10 +189,10 @@ class Campaign:
         self.outcome.unavailable.append(record)
         self.writer.append(record)
 
-    def _record_host(self, at: str, cells: Sequence[Cell]) -> None:
+    def _record_host(self, at: Literal["before", "between", "after"], cells: Sequence[Cell]) -> None:
         daemons = {cell.target: cell.backend.daemons() for cell in cells}
         weighed = memory.daemons({target: pids for target, pids in daemons.items() if pids})
-        self.writer.append(HostRecord(at, host.sample() + weighed))  # type: ignore[arg-type]
+        self.writer.append(HostRecord(at, host.sample() + weighed))
 
     def _header(self) -> Header:
         commit, dirty = _commit()

@@ -64,11 +64,11 @@ def run(
             errors="replace",
             check=False,
         )
-    except FileNotFoundError as error:
-        raise Unavailable(f"the program {program} is not installed", f"install {program}") from error
     except subprocess.TimeoutExpired as error:
         raise CommandFailed(program, None, _text(error.stderr)) from error
-    except OSError as error:
+    except OSError as error:  # which one says little: a folder of PATH that is closed to us hides a missing program
+        if shutil.which(argv[0]) is None:
+            raise Unavailable(f"the program {program} is not installed", f"install {program}") from error
         raise CommandFailed(program, 126, f"{error.strerror}") from error
     if done.returncode != 0:
         raise CommandFailed(program, done.returncode, done.stderr or done.stdout)

@@ -27,6 +27,10 @@ from harness import mounts, places
 Release = Callable[..., None]
 
 
+class LeftBehind(ExceptionGroup[Exception]):
+    """What could not be released at the end of a campaign; it stays in the ledger."""
+
+
 class Ledger:
     """One campaign's ledger. Closing it releases whatever is still written in it, whatever happened before."""
 
@@ -57,7 +61,7 @@ class Ledger:
         failures = _release(self.path, self._fd)
         os.close(self._fd)
         if failures:
-            raise ExceptionGroup(f"left behind, `weighbridge clean` will try again: {self.path}", failures)
+            raise LeftBehind("left behind, `weighbridge clean` will try again", failures)
 
     def name(self) -> str:
         """A name for the next object: weighbridge-<campaign>-<n>."""

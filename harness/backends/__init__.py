@@ -118,7 +118,7 @@ class Backend(ABC):
 
     def close(self) -> None:
         """Ends what probe started."""
-        return None
+        return
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ def create(target: str, ledger: Ledger, plan: Plan) -> Backend:
     try:
         backend: type[Backend] = found[0].load()
     except ImportError as error:
-        raise Unavailable(f"its backend {found[0].value} cannot be imported: {error}", "install what it needs") from error
+        raise Unavailable(
+            f"its backend {found[0].value} cannot be imported: {error}", "install what it needs"
+        ) from error
     if backend.api != API:
         raise Unavailable(f"its backend speaks API {backend.api}, this program {API}", "install a release that fits")
     return backend(options, ledger, plan)

@@ -107,9 +107,7 @@ class Docker(Backend):
             "network": "bridge",
             "components": {part["Name"]: part["Version"] for part in version.get("Components", [])},
         }
-        return TargetRecord(
-            self.options.target, "Docker", version["Version"], self._engine.whose, profile=profile
-        )
+        return TargetRecord(self.options.target, "Docker", version["Version"], self._engine.whose, profile=profile)
 
     def close(self) -> None:
         self._stack.close()

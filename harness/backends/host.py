@@ -19,7 +19,7 @@ from harness.command import find, version_of
 from harness.doorbell import Doorbell, Mark
 from harness.errors import Unavailable
 from harness.ledger import remove_folder
-from harness.model import Applied, Group, Limits, TargetRecord
+from harness.model import Group, Limits, TargetRecord
 from harness.process import Child, spawn, tail
 
 

@@ -105,7 +105,9 @@ class Libvirt(Backend):
             "command line": machine.COMMAND_LINE,
             "disk": "qcow2 overlay on a raw ext4 base, virtio-blk",
             "network": "none",
-            "domain": machine.describe(self._machine("NAME", Path("INITRAMFS"), Path("DISK"), Path(), self.plan.limits)),
+            "domain": machine.describe(
+                self._machine("NAME", Path("INITRAMFS"), Path("DISK"), Path(), self.plan.limits)
+            ),
         }
         return TargetRecord(
             self.options.target,

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
-import psutil
-
 import docker as sdk
+import psutil
 
 from harness import cgroup
 from harness.command import find as find_program
@@ -130,10 +129,10 @@ def _dockerd(folder: Path, group: str) -> list[str]:
 def _wait_until_ready(notify: socket.socket, child: Child) -> None:
     """dockerd tells that it is ready by sd_notify(3). Raises Unavailable where it dies or takes too long."""
     while True:
-        heard = select.select([notify, child.pidfd], [], [], START_TIMEOUT)[0]
-        if notify in heard and b"READY=1" in notify.recv(4096).split(b"\n"):
+        heard = select.select([notify.fileno(), child.pidfd], [], [], START_TIMEOUT)[0]
+        if notify.fileno() in heard and b"READY=1" in notify.recv(4096).split(b"\n"):
             return
-        if notify not in heard:
+        if notify.fileno() not in heard:
             how = "ended" if heard else f"was not ready within {START_TIMEOUT:g} s"
             raise Unavailable(f"a private dockerd {how}: {last_line(tail(child.log))}", "see `weighbridge doctor`")
 

@@ -6,6 +6,7 @@ The embedded driver serves one root folder in a process's life, and libvirt must
 from __future__ import annotations
 
 import os
+import pwd
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,15 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, urlparse
 
 from harness import cgroup, places
+from harness.command import CommandFailed, run
+from harness.command import find as program
 from harness.engines import peer
 from harness.errors import EngineError, Unavailable
 from harness.ledger import Ledger, remove_folder
 from harness.model import Plan
 
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+QEMU_USER = "libvirt-qemu"
 
 # stdio_handler: no virtlogd. The others: the driver is to leave our files' owners, the cached ones' too, alone.
 CONFIGURATION = """\
@@ -102,11 +106,36 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
     root = _embedded[0] if _embedded else places.state() / ledger.campaign / "libvirt"
     with ledger.holding(remove_folder, path=str(root)):
         places.folder(root / "etc")
-        (root / "etc/qemu.conf").write_text(CONFIGURATION)
+        (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
+        # The driver logs in our own process; warnings that concern nobody would end up on the user's terminal.
+        os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", f"3:file:{root}/log")
         with _partition(ledger) as partition, _opened(f"qemu:///embed?root={root}") as connection:
             _embedded[:] = [root]
             label = _label(connection) if os.geteuid() == 0 else None
             yield LibvirtEngine(connection, f"qemu:///embed?root={root}", "private", label, partition)
+
+
+def _runs_as() -> str:
+    """As root QEMU runs as the user that Debian made for it, or as root where that user may not open /dev/kvm.
+
+    libvirt would then find KVM when it looks for it as root, miss it for the domain, and look anew, for a minute,
+    at every start.
+    """
+    kvm = Path("/dev/kvm")
+    if os.geteuid() != 0 or not kvm.exists():
+        return ""
+    try:
+        user = pwd.getpwnam(QEMU_USER)
+        argv = [program("setpriv", "util-linux"), "--reuid", str(user.pw_uid), "--regid", str(user.pw_gid)]
+        run([*argv, "--init-groups", program("test", "coreutils"), "-r", kvm, "-a", "-w", kvm])
+    except KeyError:
+        raise Unavailable(
+            f"there is no user {QEMU_USER}, whom libvirt looks up before it reads its configuration",
+            "apt-get install libvirt-daemon-system",
+        ) from None
+    except CommandFailed:
+        return 'user = "root"\ngroup = "root"\n'
+    return ""
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from harness.report import data, html, markdown
 from harness.report.summary import Summary, summarize
 from harness.store import Result
 
+__all__ = ["FORMATS", "summarize", "write"]
+
 Format = Callable[[Summary, Sequence[Result], Path], list[Path]]
 
 FORMATS: dict[str, Format] = {

@@ -1,0 +1,158 @@
+"""The command line: arguments only. What they start is in campaign.py, report/, doctor.py and ledger.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from harness import __version__, ledger, plan, progress
+from harness.campaign import Campaign, Outcome
+from harness.errors import BadInput, Unavailable
+from harness.ledger import LeftBehind
+from harness.signals import Interrupted, interruptible
+
+BAD_INPUT, NOTHING_RAN, SOME_FAILED = 2, 3, 4
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Weighs what carries a workload: a VM, a namespace sandbox, a container. Same bytes, same limits, same clock.
+
+    Exit codes: 0 success, 2 bad input, 3 nothing that was asked for can run here, 4 some runs failed.
+    """
+
+
+@cli.command()
+@click.argument("plan_file", metavar="[PLAN.toml]", required=False, type=click.Path(path_type=Path))
+@click.option("--targets", help="What to weigh, as host,namespace/pid,net,docker,libvirt/pc.")
+@click.option("--workloads", help="Workloads by name, or folders of your own.")
+@click.option("--rounds", type=int, help="Measured rounds; every round visits every target once. [7]")
+@click.option("--budget", help="When to stop short, as 10m; `none` never does. [10m]")
+@click.option("--timeout", help="How long one instance may take to be ready. [60s]")
+@click.option("--cpus", type=float, help="CPUs for every instance. [1]")
+@click.option("--memory", help="Memory for every instance. [256M]")
+@click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]")
+@click.option("--libvirt-uri", help="A libvirt daemon, as qemu:///system, in place of the embedded driver.")
+@click.option("--kernel", help="A guest kernel of your own. [Debian's cloud kernel]")
+@click.option("--modules", help="The modules of that kernel. [/lib/modules/VERSION]")
+@click.option("--seed", type=int, help="Of the order within rounds. [random, recorded]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The result file. [results/runs/TIME.jsonl]")
+@click.option("--report", "report_to", type=click.Path(path_type=Path), help="Write a report into this folder too.")
+@click.option("--progress", "shown", type=click.Choice(progress.KINDS), default="auto", help="How to show progress.")
+def run(plan_file: Path | None, output: Path | None, report_to: Path | None, shown: str, **flags: Any) -> int:
+    """Measure: all targets in turn, round by round, into one result file."""
+    chosen = plan.make(plan_file, flags)
+    _reap_leftovers()
+    with interruptible(), progress.shown(shown) as observe:
+        campaign = Campaign(chosen, output, sys.argv, observe)
+        outcome = campaign.run()
+    _tell(outcome, campaign.output)
+    if outcome.cells == 0:
+        return NOTHING_RAN
+    _report([campaign.output], report_to, None)
+    return outcome.interrupted or (SOME_FAILED if outcome.failed else 0)
+
+
+@cli.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write into.")
+@click.option("--format", "formats", help="Of html,md,csv,json. [all]")
+def report(files: tuple[Path, ...], output: Path, formats: str | None) -> int:
+    """Write a report of result files, and print its table."""
+    _report(files, output, formats)
+    return 0
+
+
+@cli.command()
+@click.option("--targets", help="Which targets to examine. [the default ones]")
+@click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]")
+@click.option("--libvirt-uri", help="A libvirt daemon in place of the embedded driver.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(as_json: bool, **flags: Any) -> int:
+    """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
+    from harness.doctor import examine
+    from harness.report.wording import label
+
+    with interruptible():
+        findings = examine(plan.make(None, flags))
+    if as_json:
+        print(msgspec.json.encode(findings).decode())
+    for finding in findings if not as_json else ():
+        if finding.record is not None:
+            record = finding.record
+            print(f"{label(record)}: {record.engine} {record.version}, whose: {record.whose}")
+        else:
+            print(f"{finding.target}: not here: {finding.reason}. Try: {finding.hint}")
+    return 0 if any(finding.record for finding in findings) else NOTHING_RAN
+
+
+@cli.command()
+def clean() -> int:
+    """Reap what campaigns left behind that were killed. Those that are still running are not touched."""
+    outcome = ledger.reap()
+    for campaign, failure in outcome.items():
+        print(f"{campaign}: {'released' if failure is None else f'not all could be released: {failure}'}")
+    if not outcome:
+        print("nothing was left behind")
+    return SOME_FAILED if any(outcome.values()) else 0
+
+
+def _reap_leftovers() -> None:
+    for campaign, failure in ledger.reap().items():
+        told = "released what it left behind" if failure is None else f"could not release all it left: {failure}"
+        _say(f"the campaign {campaign} was killed; {told}")
+
+
+def _tell(outcome: Outcome, output: Path) -> None:
+    for absent in outcome.unavailable:
+        _say(f"{absent.target}: not here: {absent.reason}. Try: {absent.hint}")
+    if outcome.stopped:
+        _say(f"stopped early: {outcome.stopped}")
+    _say(f"{outcome.runs} runs, {outcome.failed} of them failed, in {output}")
+
+
+def _report(files: Sequence[Path], folder: Path | None, formats: str | None) -> None:
+    """Prints the table of these results, and writes the report where a folder is named."""
+    # Here, because pandas and matplotlib have no business in a process that is measuring.
+    from harness.report import FORMATS, summarize, terminal, write
+    from harness.store import read
+
+    results = [read(file) for file in files]
+    if folder is not None:
+        written = write(results, folder, formats.split(",") if formats else FORMATS)
+        _say(f"the report is {written[0]}")
+    terminal.show(summarize(results), Console())
+
+
+def _say(text: str) -> None:
+    print(f"weighbridge: {' '.join(text.split())}", file=sys.stderr)
+
+
+def main() -> None:
+    """Runs a command and turns whatever goes wrong into one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _say(error.format_message())
+        code = BAD_INPUT
+    except Unavailable as error:
+        _say(f"{error.reason}. Try: {error.hint}")
+        code = NOTHING_RAN
+    except BadInput as error:
+        _say(str(error))
+        code = BAD_INPUT
+    except Interrupted as error:
+        _say(str(error))
+        code = 128 + error.number
+    except LeftBehind as error:
+        for failure in error.exceptions:
+            _say(f"{error.message}: {failure}")
+        code = SOME_FAILED
+    sys.exit(code)

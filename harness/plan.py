@@ -1,0 +1,105 @@
+"""Makes a Plan of what the user said: a TOML file, and flags that win over it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness import backends
+from harness.errors import BadInput
+from harness.model import Plan
+
+DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600}
+SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+LIMITS = ("cpus", "memory")
+KEYS = tuple(field for field in Plan.__struct_fields__ if field != "limits") + LIMITS
+
+
+def make(file: Path | None, flags: Mapping[str, Any]) -> Plan:
+    """The plan of a file and of the flags that were given (not None). Raises BadInput with the key that is wrong."""
+    said = {**_defaults(), **(_read(file) if file else {}), **{k: v for k, v in flags.items() if v is not None}}
+    for key in said:
+        if key not in KEYS:
+            raise BadInput(f"{file}: unknown key {key!r}; known: {', '.join(KEYS)}")
+    values = {key: _value(key, value) for key, value in said.items()}
+    values["limits"] = {key: values.pop(key) for key in LIMITS if key in values}
+    try:
+        plan = msgspec.convert(values, Plan)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise BadInput(f"{where.rstrip('`').removeprefix('limits.') or 'plan'}: {what}") from error
+    for what, named in (("target", plan.targets), ("workload", plan.workloads)):
+        if not named:
+            raise BadInput(f"no {what} is named")
+        if repeated := [name for name in named if named.count(name) > 1]:
+            raise BadInput(f"{what} {repeated[0]} is named twice")
+    return plan
+
+
+def targets(text: str) -> list[str]:
+    """Splits `namespace/pid,net,docker`: a piece that is no backend's name belongs to the target before it."""
+    known = backends.names()
+    found: list[str] = []
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        if found and "/" in found[-1] and piece.partition("/")[0] not in known:
+            found[-1] += f",{piece}"
+        else:
+            found.append(piece)
+    return found
+
+
+def duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m`, `1h30m`. Raises BadInput."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not parts or "".join(a + b for a, b in parts) != text:
+        raise BadInput(f"{text!r} is no duration; an example: 10m, or 1h30m")
+    return sum(float(number) * DURATIONS[unit] for number, unit in parts)
+
+
+def size(text: str) -> int:
+    """Bytes of `268435456`, `256M` or `256MiB`: units are powers of 1024, as Docker and systemd have them."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", text.lower())
+    if not parts:
+        raise BadInput(f"{text!r} is no amount of memory; an example: 256M")
+    return round(float(parts[1]) * SIZES[parts[2]])
+
+
+def _defaults() -> dict[str, Any]:
+    defaults: dict[str, Any] = {"seed": secrets.randbits(32)}
+    if os.geteuid() != 0:  # `host` stays, so that its reason and remedy are shown
+        defaults["targets"] = ["host", "userns-chroot", *Plan().targets[1:]]
+    return defaults
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: {error}") from error
+
+
+def _value(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        match key:
+            case "targets":
+                return targets(value)
+            case "workloads":
+                return [piece.strip() for piece in value.split(",") if piece.strip()]
+            case "budget":
+                return None if value == "none" else duration(value)
+            case "timeout":
+                return duration(value)
+            case "memory":
+                return size(value)
+    if key in ("budget", "timeout", "cpus") and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
