@@ -108,7 +108,7 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
         places.folder(root / "etc")
         (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
         # The driver logs in our own process; warnings that concern nobody would end up on the user's terminal.
-        os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", f"3:file:{root}/log")
+        os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", f"3:file:{root}/driver.log")
         with _partition(ledger) as partition, _opened(f"qemu:///embed?root={root}") as connection:
             _embedded[:] = [root]
             label = _label(connection) if os.geteuid() == 0 else None
