@@ -32,9 +32,11 @@ class ControlGroup:
     def joining(self, tree: Path, argv: Sequence[str]) -> list[str]:
         """argv, run from within the group: the bundle's static shell joins, which costs a fraction of another exec.
 
-        argv[0] must be an absolute path: that shell prefers its own applets to programs of the same name.
+        argv[0] must be an absolute path: that shell prefers its own applets to programs of the same name. In version 1
+        the shell, one thread, joins as a thread: a process that joins waits 10 ms for the kernel's threadgroup lock.
         """
-        doors = [str(folder / "cgroup.procs") for folder in dict.fromkeys(self.folders.values())]
+        door = "cgroup.procs" if version() == 2 else "tasks"
+        doors = [str(folder / door) for folder in dict.fromkeys(self.folders.values())]
         return [f"{tree}/bin/busybox", "sh", "-c", JOIN, "join", *doors, "--", *argv] if doors else list(argv)
 
 

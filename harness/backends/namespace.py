@@ -17,7 +17,7 @@ import psutil
 
 from harness import cgroup
 from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, environment
-from harness.bundle import Bundle
+from harness.bundle import DEVICES, Bundle
 from harness.cgroup import ControlGroup
 from harness.command import find, version_of
 from harness.doorbell import Doorbell, Mark
@@ -124,9 +124,10 @@ class Namespace(Backend):
                 if self.uid is not None:
                     os.chown(layer / folder, self.uid, self.uid)
             group = stack.enter_context(cgroup.limited(self.ledger, name, image.limits))
+            (layer / "fstab").write_text(self._mounts(image.tree, layer, doorbell.fifo))
             mark("created")
-            enter = [f"{image.tree}/bin/busybox", "sh", str(SCRIPT), str(image.tree), str(layer), str(doorbell.fifo)]
-            argv = group.joining(image.tree, [*self._unshare(), *enter, self._words()])
+            enter = [f"{image.tree}/bin/busybox", "sh", str(SCRIPT), f"{layer}/fstab", f"{layer}/root", self._words()]
+            argv = group.joining(image.tree, [*self._unshare(), *enter])
             child = stack.enter_context(spawn(self.ledger, name, argv, layer / "log", environment(DOORBELL)))
             doorbell.watch(child.pidfd)
             yield Sandbox(child, group, layer, supervised="pid" in self.kinds)
@@ -143,15 +144,28 @@ class Namespace(Backend):
             argv += ["--fork", "--kill-child"]
         return argv
 
+    def _mounts(self, tree: Path, layer: Path, bell: Path) -> str:
+        """The mounts of an instance, as an fstab(5)."""
+        root = layer / "root"
+        overlay = f"lowerdir={tree},upperdir={layer}/upper,workdir={layer}/work"
+        # An unprivileged overlay keeps its marks in user.* attributes: trusted.* ones need privileges.
+        mounts = [("overlay", root, "overlay", overlay + (",userxattr" if "user" in self.kinds else ""))]
+        mounts += [(f"/dev/{device}", root / "dev" / device, "none", "bind") for device in DEVICES]
+        mounts += [(str(bell), root / DOORBELL.lstrip("/"), "none", "bind")]
+        # /proc of a PID namespace that is not ours cannot be mounted anew, only shown.
+        anew = "pid" in self.kinds or "user" not in self.kinds
+        mounts += [("proc", root / "proc", "proc", "defaults") if anew else ("/proc", root / "proc", "none", "rbind")]
+        return "".join(" ".join(_escaped(str(field)) for field in (*each, 0, 0)) + "\n" for each in mounts)
+
     def _words(self) -> str:
         """What namespace.sh is asked for."""
-        words = {
-            "net": "net" in self.kinds,
-            "proc": "pid" in self.kinds or "user" not in self.kinds,
-            "userxattr": "user" in self.kinds,
-            "chroot": self.root_by == "chroot",
-        }
+        words = {"net": "net" in self.kinds, "chroot": self.root_by == "chroot"}
         return " ".join(word for word, asked in words.items() if asked)
+
+
+def _escaped(field: str) -> str:
+    """A field of an fstab(5), in which blanks are written as octal numbers."""
+    return field.replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
 
 
 class UsernsChroot(Namespace):
