@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from harness.model import (
     Header,
     HostRecord,
     ImageRecord,
+    Phase,
     Plan,
     UnavailableRecord,
 )
@@ -105,33 +106,41 @@ class Campaign:
 
     def _measure_all(self, cells: Sequence[Cell]) -> None:
         self.outcome.cells = len(cells)
-        total = len(cells) * (self.plan.rounds + 1)
         self._record_host("before", cells)
         for number, phase, order in schedule(cells, self.plan.rounds, self.plan.seed) if cells else ():
             if number:
                 self._record_host("between", cells)
             for cell in order:
-                if self._budget_is_used(total):
-                    return
-                seq = self.outcome.runs
-
-                def say(phase: str, cell: Cell = cell, number: int = number, seq: int = seq) -> None:
-                    self.observe(Event(phase, cell.target, cell.workload, number, seq, total))
-
-                run = measure(cell, self.ledger, self.plan.timeout, seq, number, phase, say)
-                self.writer.append(run)
-                self.outcome.runs += 1
-                self.outcome.failed += not run.ok
-                told = "ok" if run.error is None else f"failed while {run.error.phase}: {run.error.message}"
-                self.observe(Event("done", cell.target, cell.workload, number, self.outcome.runs, total, told))
+                if self._budget_is_used():
+                    break
+                self._measure(cell, number, phase)
+            if self.outcome.stopped:
+                break
         self._record_host("after", cells)
 
-    def _budget_is_used(self, total: int) -> bool:
+    def _measure(self, cell: Cell, number: int, phase: Phase) -> None:
+        total = self.outcome.cells * (self.plan.rounds + 1)
+        now = Event("", cell.target, cell.workload, number, self.outcome.runs, total)
+        run = measure(
+            cell,
+            self.ledger,
+            self.plan.timeout,
+            self.outcome.runs,
+            number,
+            phase,
+            lambda entered: self.observe(replace(now, phase=entered)),
+        )
+        self.writer.append(run)
+        self.outcome.runs += 1
+        self.outcome.failed += not run.ok
+        told = "ok" if run.error is None else f"failed while {run.error.phase}: {run.error.message}"
+        self.observe(replace(now, phase="done", done=self.outcome.runs, outcome=told))
+
+    def _budget_is_used(self) -> bool:
         budget = self.plan.budget
-        if budget is None or time.monotonic() - self.began <= budget:
-            return False
-        self.outcome.stopped = f"the budget of {budget:g} s was used up after {self.outcome.runs} of {total} runs"
-        return True
+        if budget is not None and time.monotonic() - self.began > budget and self.outcome.stopped is None:
+            self.outcome.stopped = f"the budget of {budget:g} s was used up after {self.outcome.runs} runs"
+        return self.outcome.stopped is not None
 
     def _check(self) -> None:
         """Raises BadInput for a target or a workload that does not exist."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import EngineError, Unavailable
 
 TAIL_LINES = 10
+TIMEOUT = 600.0
 
 
 class CommandFailed(EngineError):
@@ -45,7 +46,7 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
-    timeout: float | None = None,
+    timeout: float = TIMEOUT,
 ) -> str:
     """What the program printed to its standard output, spoken in English. `env` adds to ours; `timeout` in seconds.
 

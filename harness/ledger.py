@@ -37,7 +37,7 @@ class Ledger:
     def __init__(self, started: datetime | None = None) -> None:
         moment = (started or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")
         while True:
-            self.campaign = f"{moment}-{secrets.token_hex(2)}"
+            self.campaign = f"{moment}-{secrets.token_hex(3)}"
             self.path = _folder() / f"{self.campaign}.jsonl"
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             # A reaper may have found the file in the moment before it was locked, and taken it away.
@@ -46,8 +46,8 @@ class Ledger:
             os.close(self._fd)
         self._count = 0
         self._names = 0
-        self.folder = places.state() / self.campaign
-        """Where everything that belongs to this campaign lies; gone with it."""
+        self.folder = places.state() / self.campaign.rpartition("-")[2]
+        """Where everything that belongs to this campaign lies; gone with it. Short, because sockets will be in it."""
 
     def __enter__(self) -> Self:
         self._write({"entry": 0, "release": _address(remove_folder), "what": {"path": str(self.folder)}})

@@ -49,9 +49,9 @@ class Container(Instance):
         }
 
     def processes(self) -> Mapping[Group, list[int]]:
-        """The shim is the parent of the container's first process."""
+        """The shim is the parent of the container's first process, and in no control group of the container's."""
         pids = cgroup.members(self._groups["memory"])
-        return {"workload": pids, "supervisor": [psutil.Process(pids[0]).ppid()] if pids else []}
+        return {"workload": pids, "supervisor": list({psutil.Process(pid).ppid() for pid in pids} - set(pids))}
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._groups

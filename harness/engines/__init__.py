@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import socket
 
+SOCKET_PATH_LIMIT = 107
+"""Bytes that the path of a Unix socket may have (unix(7): 108 with the NUL)."""
+
 
 def peer(path: str) -> int:
     """The pid of the process that serves a Unix socket (SO_PEERCRED of unix(7)). Raises OSError."""

@@ -21,14 +21,13 @@ import psutil
 
 from harness import cgroup
 from harness.command import find as find_program
-from harness.engines import last_cause, last_line, peer
+from harness.engines import SOCKET_PATH_LIMIT, last_cause, last_line, peer
 from harness.errors import Unavailable
 from harness.ledger import Ledger
 from harness.model import Plan
 from harness.process import Child, named, spawn, tail
 
 DOCKER_SOCKET = "/var/run/docker.sock"
-SOCKET_PATH_LIMIT = 107
 START_TIMEOUT = 60.0
 DAEMONS = ("dockerd", "containerd")
 

@@ -18,13 +18,14 @@ from urllib.parse import parse_qs, urlparse
 from harness import cgroup, places
 from harness.command import CommandFailed, run
 from harness.command import find as program
-from harness.engines import peer
+from harness.engines import SOCKET_PATH_LIMIT, peer
 from harness.errors import EngineError, Unavailable
 from harness.ledger import Ledger, remove_folder
 from harness.model import Plan
 
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 QEMU_USER = "libvirt-qemu"
+LONGEST_SOCKET = "lib/qemu/domain-1000-weighbridge-20261123/monitor.sock"
 
 # stdio_handler: no virtlogd. The others: the driver is to leave our files' owners, the cached ones' too, alone.
 CONFIGURATION = """\
@@ -103,7 +104,11 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
             label = _label(connection) if uri == "qemu:///system" else None
             yield LibvirtEngine(connection, uri, "user", label)
         return
-    root = _embedded[0] if _embedded else places.state() / ledger.campaign / "libvirt"
+    root = _embedded[0] if _embedded else ledger.folder / "vm"
+    if len(f"{root}/{LONGEST_SOCKET}") > SOCKET_PATH_LIMIT:
+        raise Unavailable(
+            f"the path {root} is too long for QEMU's sockets", "name a shorter folder by WEIGHBRIDGE_STATE"
+        )
     with ledger.holding(remove_folder, path=str(root)):
         places.folder(root / "etc")
         (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
