@@ -1,0 +1,37 @@
+# `make run` weighs and `make test` tests; both set up first what is missing (setup.sh). Where weighbridge fails, make
+# shows its exit code as `Error N`: 3, nothing could run here; 4, some runs failed, and the report is written.
+
+BIN = .venv/bin
+ARGS =
+
+# The engines whose tests `make test` must not skip: root can have all of them, others those that they find.
+ifeq ($(shell id -u),0)
+REQUIRE = host,namespace,docker,libvirt
+else
+REQUIRE = $(shell unshare --user --map-root-user true 2>/dev/null && echo namespace),$(shell \
+	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -c 'import libvirt' 2>/dev/null && echo libvirt)
+endif
+
+.PHONY: setup run test check lint
+.NOTPARALLEL:
+
+setup:
+	./setup.sh
+
+run: setup
+	$(BIN)/weighbridge run --report reports/latest $(ARGS)
+
+test: setup lint
+	WEIGHBRIDGE_REQUIRE=$(REQUIRE) $(BIN)/pytest
+
+# While working: what needs no engine, on .venv as it is.
+check: .venv lint
+	$(BIN)/pytest -m "not engine"
+
+lint:
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+.venv:
+	./setup.sh

@@ -1,0 +1,143 @@
+#!/bin/sh
+# Makes this checkout ready: the Debian packages that are missing, and .venv as uv.lock has it.
+# A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
+set -eu
+cd "$(dirname "$0")"
+PATH=$PATH:/usr/sbin:/sbin # an ordinary user's may lack them
+
+say() { echo "setup: $*" >&2; }
+has() { command -v "$1" >/dev/null; }
+
+# /usr/bin/python3 first: every user can run it, and python3-dev has its headers.
+find_python() {
+    for name in /usr/bin/python3 python3; do
+        python=$("$name" -c 'import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys._base_executable)' \
+            2>/dev/null) && return
+    done
+    python=
+}
+
+python_has_pip() { "$python" -c 'import ensurepip' 2>/dev/null; }
+python_has_headers() {
+    "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null
+}
+libvirt_has_headers() { pkg-config --exists libvirt 2>/dev/null; }
+
+# Debian's packages, each left out where what it is for is here already, from wherever: docker.io beside docker-ce,
+# say, would throw that out.
+packages_without_substitute() {
+    case $python in
+    '') echo python3 python3-venv python3-dev ;;
+    /usr/bin/*)
+        python_has_pip || echo python3-venv
+        python_has_headers || echo python3-dev
+        ;;
+    esac
+    has gcc || echo gcc
+    has pkg-config || echo pkg-config
+    libvirt_has_headers || echo libvirt-dev
+    has qemu-system-x86_64 || echo qemu-system-x86
+    has qemu-img || echo qemu-utils
+    has dockerd || echo docker.io
+    has iptables || echo iptables
+    { has mke2fs && has debugfs; } || echo e2fsprogs
+    { has unshare && has setpriv; } || echo util-linux
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    # A user for QEMU and a driver: no programs, so dpkg alone can tell.
+    if has dpkg-query || ! has libvirtd; then echo libvirt-daemon-driver-qemu libvirt-daemon-system; fi
+}
+
+missing_packages() {
+    wanted=$(packages_without_substitute)
+    # shellcheck disable=SC2086,SC2016 # a list of words; dpkg's own variables
+    installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $wanted 2>/dev/null | sed -n 's/^installed //p')
+    for package in $wanted; do
+        printf '%s\n' "$installed" | grep -qxF "$package" || echo "$package"
+    done
+}
+
+apt_has_lists() {
+    eval "$(apt-config shell lists Dir::State::Lists/d)"
+    for list in "${lists:-/var/lib/apt/lists/}"*_Packages*; do
+        [ -e "$list" ] && return
+    done
+    return 1
+}
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
+update() { as_root apt-get -q update; }
+install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove "$@"
+}
+
+# Brings apt's lists, of which bundles are made too, and the packages named.
+install_packages() {
+    if ! has apt-get; then
+        [ $# -eq 0 ] || say "there is no apt-get here. Install what Debian calls: $*"
+        return
+    fi
+    fresh=
+    lists_line=
+    apt_has_lists || lists_line="sudo apt-get update"
+    if [ $# -eq 0 ] && [ -z "$lists_line" ]; then return; fi
+    if ! as_root true 2>/dev/null; then
+        install_line=${*:+"sudo apt-get install --no-install-recommends $*"}
+        say "not root, so please run: $lists_line${lists_line:+${install_line:+ && }}$install_line"
+        return
+    fi
+    case " $* " in
+    *" docker.io "*) say "docker.io's package may start a Docker daemon of its own" ;;
+    esac
+    if [ -n "$lists_line" ]; then
+        update || say "apt-get update failed"
+        fresh=yes
+    fi
+    [ $# -eq 0 ] || install "$@" || { [ -z "$fresh" ] && update && install "$@"; } ||
+        say "apt-get could not install all of: $*"
+}
+
+# What .venv was made of and for.
+state() {
+    pwd -P
+    echo "$("$python" -V) $python $extra"
+    cat setup.sh pyproject.toml uv.lock | cksum
+}
+venv_runs() { .venv/bin/python -c '' 2>/dev/null; }
+venv_was_moved() { [ -e .venv/.synced ] && [ "$(head -n 1 .venv/.synced)" != "$(pwd -P)" ]; }
+
+sync_venv() {
+    if ! venv_runs || venv_was_moved; then rm -rf .venv; fi
+    rm -f .venv/.synced
+    if has uv; then
+        uv=uv
+    else
+        uv=.venv/bin/uv
+        if ! "$uv" --version >/dev/null 2>&1; then
+            "$python" -m venv .venv
+            .venv/bin/pip install -q uv
+        fi
+    fi
+    # --inexact: uv itself may be in .venv, and is not in uv.lock.
+    # shellcheck disable=SC2086 # two words or none
+    UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never \
+        "$uv" sync --frozen --inexact --python "$python" $extra
+    state >.venv/.synced
+}
+
+find_python
+# shellcheck disable=SC2046 # a list of words
+install_packages $(missing_packages)
+[ -n "$python" ] || find_python
+if [ -z "$python" ]; then
+    say "there is no Python 3.11 or newer here"
+    exit 1
+fi
+extra=
+if libvirt_has_headers && python_has_headers && has gcc; then
+    extra="--extra libvirt"
+else
+    say "libvirt's targets are left out: their Python package cannot be built without libvirt-dev, python3-dev and gcc"
+fi
+if ! [ -x .venv/bin/weighbridge ] || ! venv_runs || [ "$(state)" != "$(cat .venv/.synced 2>/dev/null)" ]; then
+    sync_venv
+fi

@@ -1,0 +1,50 @@
+"""What all tests share: engines that a machine may lack, and those that it must not.
+
+WEIGHBRIDGE_REQUIRE names targets (`host,namespace,docker,libvirt`) whose tests must run: a test that cannot fails
+instead of being skipped, and the session fails where no test ran on one of them. `make test` sets it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from harness.errors import Unavailable
+
+EngineOrSkip = Callable[[str], AbstractContextManager[None]]
+REQUIRED = frozenset(filter(None, os.environ.get("WEIGHBRIDGE_REQUIRE", "").split(",")))
+_ran: set[str] = set()
+
+
+@pytest.fixture(scope="session")
+def engine_or_skip() -> EngineOrSkip:
+    """`with engine_or_skip("docker"):` around what needs it: Unavailable in there skips the test, or fails it.
+
+    `docker/runtime=runsc` is another name than `docker`, and so no part of what is required.
+    """
+    return _engine_or_skip
+
+
+@contextmanager
+def _engine_or_skip(target: str) -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as absent:
+        told = f"{target}: {absent.reason}. Try: {absent.hint}"
+        if target in REQUIRED:
+            pytest.fail(f"WEIGHBRIDGE_REQUIRE asks for {told}", pytrace=False)
+        pytest.skip(told)
+    _ran.add(target)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.option.collectonly and REQUIRED - _ran and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if absent := sorted(REQUIRED - _ran):
+        terminalreporter.write_line(f"WEIGHBRIDGE_REQUIRE: no test ran on {', '.join(absent)}", red=True)

@@ -1,0 +1,234 @@
+"""The set-up: installs what is missing, once, and without root says what it would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+TOOLS = ["cat", "chmod", "cksum", "dirname", "env", "grep", "head", "ln", "mkdir", "rm", "sed", "touch", "true"]
+
+# Programs that stand in for the system's. What they were told is in `calls`, what is installed in `installed`.
+STUBS = {
+    "gcc": "",
+    "id": 'echo "$UID_TOLD"',
+    "sudo": 'echo "sudo $*" >>calls; exit 1',
+    "apt-config": "echo \"lists='$PWD/lists/'\"",
+    "apt-get": """
+        echo "apt-get $*" >>calls
+        case "$*" in
+        *update*) rm -f stale; mkdir -p lists; touch lists/archive_Packages ;;
+        *install*) [ ! -e stale ] || exit 100; for word; do echo "$word" >>installed; done ;;
+        esac""",
+    "dpkg-query": r"""
+        for word; do grep -qxF -- "$word" installed && echo "installed $word"; done""",
+    "pkg-config": '[ "$*" != "--exists libvirt" ] || grep -qxF libvirt-dev installed',
+    "uv": f"""
+        echo "uv $*" >>calls
+        mkdir -p .venv/bin
+        touch .venv/bin/weighbridge
+        chmod +x .venv/bin/weighbridge
+        ln -sf {sys.executable} .venv/bin/python""",
+}
+
+
+class Checkout:
+    """A checkout whose set-up meets stubs only, but for the programs in /usr/sbin and /usr/bin/python3."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("setup.sh", "pyproject.toml", "uv.lock"):
+            shutil.copy(REPOSITORY / name, folder)
+        (folder / "bin").mkdir()
+        for name, text in STUBS.items():
+            self.stub(name, text)
+        for name in TOOLS:
+            (folder / "bin" / name).symlink_to(shutil.which(name) or "/nonexistent")
+        (folder / "bin/python3").symlink_to(sys.executable)
+        (folder / "installed").touch()
+        (folder / "lists").mkdir()
+        (folder / "lists/archive_Packages").touch()
+
+    def stub(self, name: str, text: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def setup(self, uid: int = 0) -> tuple[list[str], str]:
+        """What it called, and what it said."""
+        (self.folder / "calls").write_text("")
+        env = {"PATH": str(self.folder / "bin"), "UID_TOLD": str(uid)}
+        done = subprocess.run(["/bin/sh", "./setup.sh"], cwd=self.folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return (self.folder / "calls").read_text().splitlines(), done.stdout + done.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def packages(call: str) -> list[str]:
+    """What a call of apt-get installs."""
+    return [word for word in call.split(" install ")[1].split() if not word.startswith("-")]
+
+
+def test_a_second_run_finds_nothing_to_do(checkout: Checkout) -> None:
+    (install, sync), _ = checkout.setup()
+    assert install.startswith("apt-get -q install -y --no-install-recommends --no-remove ")
+    assert {"libvirt-dev", "libvirt-daemon-system", "qemu-system-x86", "qemu-utils"} <= set(packages(install))
+    assert "gcc" not in packages(install)  # is here
+    assert sync.startswith("uv sync --frozen --inexact --python /")
+    assert checkout.setup() == ([], "")
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "pyproject.toml", "setup.sh"])
+def test_what_changed_is_synced_and_nothing_else_is_done(checkout: Checkout, name: str) -> None:
+    checkout.setup()
+    with (checkout.folder / name).open("a") as file:
+        file.write("# changed\n")
+    calls, _ = checkout.setup()
+    assert [call.split()[0] for call in calls] == ["uv"]
+
+
+def test_a_broken_environment_is_made_anew(checkout: Checkout) -> None:
+    checkout.setup()
+    venv = checkout.folder / ".venv"
+    (venv / "kept").touch()
+    (venv / "bin/python").unlink()
+    (venv / "bin/python").symlink_to("/nonexistent/python3")
+    calls, _ = checkout.setup()
+    assert [call.split()[0] for call in calls] == ["uv"]
+    assert not (venv / "kept").exists()
+
+
+def test_a_checkout_that_was_moved_gets_an_environment_of_its_own(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.setup()
+    (checkout.folder / ".venv/kept").touch()
+    stamp = checkout.folder / ".venv/.synced"
+    stamp.write_text(stamp.read_text().replace(str(tmp_path), "/elsewhere"))
+    checkout.setup()
+    assert not (checkout.folder / ".venv/kept").exists()
+    assert checkout.setup() == ([], "")
+
+
+def test_a_sync_that_fails_is_tried_again_even_where_the_change_is_undone(checkout: Checkout) -> None:
+    checkout.setup()
+    working, locked = (checkout.folder / "bin/uv").read_text(), (checkout.folder / "uv.lock").read_text()
+    checkout.stub("uv", 'echo "no network" >&2; exit 2')
+    (checkout.folder / "uv.lock").write_text("# changed")
+    with pytest.raises(AssertionError, match="no network"):
+        checkout.setup()
+    checkout.stub("uv", working)
+    (checkout.folder / "uv.lock").write_text(locked)
+    calls, _ = checkout.setup()
+    assert [call.split()[0] for call in calls] == ["uv"]
+
+
+def test_apt_is_updated_where_it_has_no_lists(checkout: Checkout) -> None:
+    shutil.rmtree(checkout.folder / "lists")
+    calls, _ = checkout.setup()
+    assert [call.split()[:3] for call in calls[:2]] == [["apt-get", "-q", "update"], ["apt-get", "-q", "install"]]
+    shutil.rmtree(checkout.folder / "lists")
+    assert checkout.setup()[0] == ["apt-get -q update"]  # bundles are made of what apt knows
+
+
+def test_apt_is_updated_where_its_lists_are_stale(checkout: Checkout) -> None:
+    (checkout.folder / "stale").touch()
+    calls, said = checkout.setup()
+    assert [call.split()[2] for call in calls] == ["install", "update", "install", "--frozen"]
+    assert calls[0] == calls[2]
+    assert "could not" not in said
+
+
+def test_without_root_the_line_to_run_is_told_and_the_rest_is_done(checkout: Checkout, tmp_path: Path) -> None:
+    shutil.rmtree(checkout.folder / "lists")
+    calls, said = checkout.setup(uid=1000)
+    assert [call.split()[0] for call in calls] == ["sudo", "uv"]
+    assert "--extra" not in calls[1]
+    assert "libvirt's targets are left out" in said
+    (checkout.folder / "lists").mkdir()
+    (checkout.folder / "lists/archive_Packages").touch()
+    as_root = packages(checkout.setup()[0][0])
+    line = f"sudo apt-get update && sudo apt-get install --no-install-recommends {' '.join(as_root)}"
+    assert f"setup: not root, so please run: {line}\n" in said
+
+
+def test_sudo_without_a_password_does(checkout: Checkout) -> None:
+    checkout.stub("sudo", 'echo sudo >>calls; shift; "$@"')
+    calls, said = checkout.setup(uid=1000)
+    assert [call.split()[0] for call in calls] == ["sudo", "sudo", "apt-get", "uv"]
+    assert "please run" not in said
+
+
+def test_without_apt_the_missing_is_named(checkout: Checkout) -> None:
+    (checkout.folder / "bin/apt-get").unlink()
+    calls, said = checkout.setup()
+    assert [call.split()[0] for call in calls] == ["uv"]
+    assert "there is no apt-get here" in said
+    assert "qemu-system-x86" in said
+
+
+def test_headers_that_come_later_bring_the_extra(checkout: Checkout) -> None:
+    calls, _ = checkout.setup(uid=1000)
+    assert "--extra" not in calls[-1]
+    (checkout.folder / "installed").write_text("libvirt-dev\npython3-dev\n")
+    calls, said = checkout.setup(uid=1000)
+    has_headers = "libvirt's targets are left out" not in said  # Python's, on this machine
+    assert [call for call in calls if call.endswith("--extra libvirt")] == calls[1:] * has_headers
+
+
+def run_make(*arguments: str) -> list[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of a make that runs us
+    command = ["make", "-n", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_make_says_what_a_newcomer_is_told() -> None:
+    lint = [".venv/bin/ruff format --check", ".venv/bin/ruff check", ".venv/bin/mypy"]
+    assert run_make("run", "ARGS=--rounds 3") == [
+        "./setup.sh",
+        ".venv/bin/weighbridge run --report reports/latest --rounds 3",
+    ]
+    *before, tests = run_make("test", "REQUIRE=docker")
+    assert (before, tests) == (["./setup.sh", *lint], "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest")
+    assert run_make("check")[-4:] == [*lint, '.venv/bin/pytest -m "not engine"']
+    assert (REPOSITORY / ".ci/run").read_text().endswith("exec make test\n")
+
+
+ENGINE_TEST = """
+from harness.errors import Unavailable
+
+def test_docker(engine_or_skip):
+    with engine_or_skip("docker"):
+        {does}
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "required", "code", "told"),
+    [
+        ('raise Unavailable("no dockerd", "get one")', "", 0, "1 skipped"),
+        ('raise Unavailable("no dockerd", "get one")', "docker", 1, "asks for docker: no dockerd. Try: get one"),
+        ("pass", "docker", 0, "1 passed"),
+        ("pass", "docker,libvirt", 1, "no test ran on libvirt"),
+    ],
+)
+def test_a_required_engine_is_not_skipped(tmp_path: Path, does: str, required: str, code: int, told: str) -> None:
+    shutil.copy(REPOSITORY / "tests/conftest.py", tmp_path)
+    (tmp_path / "test_engine.py").write_text(ENGINE_TEST.format(does=does))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "--rootdir", tmp_path, tmp_path],
+        cwd=REPOSITORY,
+        env={**os.environ, "WEIGHBRIDGE_REQUIRE": required, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, told in done.stdout) == (code, True), done.stdout
