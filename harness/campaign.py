@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from harness import backends, bundle, host, workloads
+from harness import backends, bundle, host, signals, workloads
 from harness.backends import Backend
-from harness.errors import BadInput, Unavailable
+from harness.errors import BadInput, Unavailable, WeighbridgeError
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
 from harness.meters import disk, memory
@@ -84,10 +84,12 @@ class Campaign:
     def run(self) -> Outcome:
         """Measures and writes the result file. A signal ends it in order, with the file complete to the last run.
 
-        Raises BadInput where the plan cannot be meant (before anything is started) or the file cannot be written.
+        Raises Interrupted where a signal came before there was anything to measure, and BadInput where the plan
+        cannot be meant (before anything is started) or the file cannot be written.
         """
         with ExitStack() as stack:
-            self.ledger = stack.enter_context(Ledger())
+            with signals.held():
+                self.ledger = stack.enter_context(Ledger())
             self._check()
             self.output = self._output or RUNS / f"{self.ledger.campaign}.jsonl"
             self.writer = stack.enter_context(Writer(self.output))
@@ -102,6 +104,8 @@ class Campaign:
             self.writer.append(
                 Footer(self.outcome.stopped is None, self.outcome.stopped, self.outcome.runs, self.outcome.failed)
             )
+            if not self.outcome.cells:
+                signals.check()
         return self.outcome
 
     def _measure_all(self, cells: Sequence[Cell]) -> None:
@@ -143,14 +147,19 @@ class Campaign:
         return self.outcome.stopped is not None
 
     def _check(self) -> None:
-        """Raises BadInput for a target or a workload that does not exist."""
+        """Raises BadInput for a target or a workload that does not exist, or two workloads of one name."""
         for target in self.plan.targets:
             try:
                 backends.create(target, self.ledger, self.plan)
-            except Unavailable:  # told when it is prepared
+            except BadInput:
+                raise
+            except Exception:  # told when it is prepared
                 continue
+        called: dict[str, str] = {}
         for workload in self.plan.workloads:
-            workloads.load(workload)
+            other = called.setdefault(workloads.load(workload).name, workload)
+            if other != workload:
+                raise BadInput(f"the workloads {other} and {workload} have the same name: rename one of the folders")
 
     def _prepare(self, stack: ExitStack) -> list[Cell]:
         """The cells that can be measured. A target that cannot be prepared becomes a record, not an end."""
@@ -164,12 +173,17 @@ class Campaign:
             except Exception as error:
                 self._unavailable(target, error)
         cells = []
-        for workload in self.plan.workloads:
+        for named in self.plan.workloads:
+            described = workloads.load(named)
+            workload = described.name
             try:
-                built = bundle.build(workloads.load(workload))
-            except Unavailable as error:
+                built = bundle.build(described)
+            except BadInput:
+                raise
+            except Exception as error:
+                absent = _as_unavailable(error)
                 for target in engines:
-                    self._unavailable(target, Unavailable(f"workload {workload}: {error.reason}", error.hint))
+                    self._unavailable(target, Unavailable(f"workload {workload}: {absent.reason}", absent.hint))
                 continue
             self.writer.append(BundleRecord(workload, built.sha256, built.bytes, dict(built.packages)))
             for target, engine in engines.items():
@@ -192,9 +206,9 @@ class Campaign:
         return engine
 
     def _unavailable(self, target: str, error: Exception) -> None:
-        if not isinstance(error, Unavailable):
-            error = Unavailable(f"{type(error).__name__}: {error}", "see `weighbridge doctor`")
-        record = UnavailableRecord(target, error.reason, error.hint)
+        signals.check()
+        absent = _as_unavailable(error)
+        record = UnavailableRecord(target, absent.reason, absent.hint)
         self.outcome.unavailable.append(record)
         self.writer.append(record)
 
@@ -209,6 +223,13 @@ class Campaign:
         return Header(
             SCHEMA, self.ledger.campaign, started, list(self.command), commit, dirty, self.plan, host.describe()
         )
+
+
+def _as_unavailable(error: Exception) -> Unavailable:
+    if isinstance(error, Unavailable):
+        return error
+    told = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"
+    return Unavailable(told, "see `weighbridge doctor`")
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -126,7 +126,7 @@ def _report(files: Sequence[Path], folder: Path | None, formats: str | None) -> 
 
     results = [read(file) for file in files]
     if folder is not None:
-        written = write(results, folder, formats.split(",") if formats else FORMATS)
+        written = write(results, folder, FORMATS if formats is None else formats.split(","))
         _say(f"the report is {written[0]}")
     terminal.show(summarize(results), Console())
 

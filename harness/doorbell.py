@@ -8,7 +8,6 @@ What an instance writes, a line each: `MARK <name>`, `READY`, then `FACTS <json>
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
@@ -21,13 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from harness.errors import ExitedBeforeReady, RunError, StartTimeout
 
 CHUNK = 65536
 LONGEST_LINE = 2**20
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
 # Names that only the harness gives.
-_OURS = frozenset({"requested", "ready", "stopping", "gone", "start-returned"})
+_OURS = frozenset({"requested", "created", "ready", "start-returned", "settled", "unsettled", "stopping", "gone"})
 
 Mark = Callable[[str], None]
 
@@ -185,9 +186,10 @@ class Doorbell:
             self._changed.notify_all()
 
     def _take_facts(self, text: str) -> None:
+        # Strictly, and with no depth to drown in: what an instance says must fit into a result file.
         try:
-            facts = json.loads(text)
-        except ValueError as error:
+            facts = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
             self._broken = f"FACTS are not JSON: {error}"
             return
         if isinstance(facts, dict):

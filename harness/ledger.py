@@ -16,15 +16,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness import mounts, places
+from harness import mounts, places, signals
 
 Release = Callable[..., None]
+NOT_OURS = 75
+"""Exit status of a reaper whose ledger lives, or is another reaper's."""
 
 
 class LeftBehind(ExceptionGroup[Exception]):
@@ -58,10 +60,11 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failures = _release(self.path, self._fd)
-        os.close(self._fd)
-        if failures:
-            raise LeftBehind("left behind, `weighbridge clean` will try again", failures)
+        with signals.held():
+            failures = _release(self.path, self._fd)
+            os.close(self._fd)
+            if failures:
+                raise LeftBehind("left behind, `weighbridge clean` will try again", failures)
 
     def name(self) -> str:
         """A name for the next object: weighbridge-<campaign>-<n>."""
@@ -70,15 +73,28 @@ class Ledger:
 
     @contextmanager
     def holding(self, release: Release, **what: Any) -> Iterator[None]:
-        """Holds an object that is made inside the block. release(**what) must do no harm where there is nothing."""
+        """Holds an object that is made inside the block. release(**what) must do no harm where there is nothing.
+
+        Where the release fails the object stays in the ledger. That is raised, unless something else is already.
+        """
         self._count += 1
         number = self._count
         self._write({"entry": number, "release": _address(release), "what": what})
+
+        def let_go() -> None:
+            with signals.held():
+                release(**what)
+                self._write({"gone": number})
+
         try:
             yield
-        finally:
-            release(**what)
-            self._write({"gone": number})
+        except BaseException as error:
+            try:
+                let_go()
+            except Exception as failure:
+                error.add_note(f"and its release failed: {failure}")
+            raise
+        let_go()
 
     @contextmanager
     def holding_folder(self) -> Iterator[Path]:
@@ -117,7 +133,10 @@ def orphans() -> list[Path]:
     """The ledgers whose campaign is no longer alive."""
     found = []
     for path in sorted(_folder().glob("*.jsonl")):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # its campaign has just ended
+            continue
         try:
             if _lock(fd):
                 found.append(path)
@@ -129,12 +148,16 @@ def orphans() -> list[Path]:
 def reap() -> dict[str, str | None]:
     """Releases what dead campaigns left: {campaign: None, or what could not be released}.
 
+    What another reaper is at is left to it.
+
     Each in a process of its own, because libvirt's embedded driver serves one root in a process's life.
     """
     outcome: dict[str, str | None] = {}
     for path in orphans():
-        done = subprocess.run([sys.executable, "-m", "harness.ledger", path], capture_output=True, text=True)
-        outcome[path.stem] = None if done.returncode == 0 else (done.stderr.strip() or f"status {done.returncode}")
+        argv = [sys.executable, "-P", "-m", "harness.ledger", path]  # -P: whatever the folder we are in may hold
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode != NOT_OURS:
+            outcome[path.stem] = None if done.returncode == 0 else (done.stderr.strip() or f"status {done.returncode}")
     return outcome
 
 
@@ -151,6 +174,15 @@ def entries(path: Path) -> list[tuple[int, str, dict[str, Any]]]:
         else:
             open_entries[item["entry"]] = (item["entry"], item["release"], item["what"])
     return list(open_entries.values())
+
+
+def held(release: Release) -> list[tuple[str, dict[str, Any]]]:
+    """(campaign, arguments) of all that this function is to release, in the ledgers of all campaigns."""
+    found = []
+    for path in sorted(_folder().glob("*.jsonl")):
+        with suppress(FileNotFoundError):  # its campaign has just ended
+            found += [(path.stem, what) for _, address, what in entries(path) if address == _address(release)]
+    return found
 
 
 def _release(path: Path, fd: int) -> list[Exception]:
@@ -204,9 +236,12 @@ def _same(path: Path, fd: int) -> bool:
 
 
 def _reap_one(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-    if not _lock(fd):
-        return 0
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return NOT_OURS
+    if not (_lock(fd) and _same(path, fd)):
+        return NOT_OURS
     failures = _release(path, fd)
     for failure in failures:
         print(f"{'; '.join(getattr(failure, '__notes__', []))}: {failure}", file=sys.stderr)

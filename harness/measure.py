@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from harness import signals
 from harness.backends import Backend, Image, Instance
 from harness.doorbell import Doorbell, timed_window
-from harness.errors import ExitedBeforeReady, RunError, StartTimeout, WrongBundle
+from harness.errors import ExitedBeforeReady, RunError, WrongBundle
 from harness.ledger import Ledger
 from harness.meters import disk, memory
 from harness.model import Applied, Failure, Phase, Run, Sample, headline
@@ -67,6 +68,7 @@ def measure(cell: Cell, ledger: Ledger, timeout: float, seq: int, number: int, p
                 bell.mark("gone")
                 notes.marks = bell.marks()
     except Exception as error:
+        signals.check()
         notes.error = Failure(notes.phase, type(error).__name__, str(error), getattr(error, "log", ""))
     return Run(
         id=name,
@@ -93,25 +95,30 @@ def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say)
             instance = stack.enter_context(cell.backend.launch(cell.image, bell, bell.mark))
             bell.mark("start-returned")
             enter("waiting")
-            _wait_ready(bell, instance, timeout)
+            with _telling(instance):
+                bell.wait_ready(timeout)
         enter("weighing")
         notes.limits = dict(instance.limits)
-        notes.facts = bell.wait_facts(FACTS_TIMEOUT)
-        notes.limits = _with_seen(notes.limits, notes.facts)
-        if notes.facts.get("bundle") != cell.image.bundle.sha256:
-            raise WrongBundle(f"the instance runs bundle {notes.facts.get('bundle')}, not the one asked for")
-        notes.samples = _weigh(bell, instance)
+        with _telling(instance):
+            notes.facts = bell.wait_facts(FACTS_TIMEOUT)
+            notes.limits = _with_seen(notes.limits, notes.facts)
+            if notes.facts.get("bundle") != cell.image.bundle.sha256:
+                raise WrongBundle(f"the instance runs bundle {notes.facts.get('bundle')}, not the one asked for")
+            notes.samples = _weigh(bell, instance)
         enter("stopping")
         bell.mark("stopping")
 
 
-def _wait_ready(bell: Doorbell, instance: Instance, timeout: float) -> None:
+@contextmanager
+def _telling(instance: Instance) -> Iterator[None]:
+    """A failure in the block is told with the tail of the instance's log, and with its status where it ended."""
     try:
-        bell.wait_ready(timeout)
+        yield
     except ExitedBeforeReady:
         raise ExitedBeforeReady(instance.status(), instance.log()) from None
-    except StartTimeout as error:
-        raise StartTimeout(str(error), instance.log()) from None
+    except RunError as error:
+        error.log = error.log or instance.log()
+        raise
 
 
 def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
@@ -119,7 +126,7 @@ def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
     before = memory.weigh(instance)
     for _ in range(SETTLE_READINGS):
         if bell.wait_dead(SETTLE_INTERVAL):
-            raise RunError("the instance ended while it was weighed", instance.log())
+            raise RunError("the instance ended while it was weighed")
         after = memory.weigh(instance)
         if settled := _agree(before, after):
             break
@@ -142,5 +149,6 @@ def _close(before: float | None, after: float | None) -> bool:
 
 
 def _with_seen(limits: Mapping[str, Applied], facts: Mapping[str, Any]) -> dict[str, Applied]:
-    """The limits with what the inside sees of them: FACTS have a field of the same name."""
-    return {name: msgspec.structs.replace(limit, seen=facts.get(name)) for name, limit in limits.items()}
+    """The limits with what the inside sees of them: the field of FACTS of the same name, where it is a number."""
+    seen = {name: value for name, value in facts.items() if type(value) in (int, float)}
+    return {name: msgspec.structs.replace(limit, seen=seen.get(name)) for name, limit in limits.items()}

@@ -17,9 +17,10 @@ def mount(kind: str, source: str | Path, target: Path, *options: str) -> None:
 
 
 def below(path: str) -> list[str]:
-    """The mount points at this folder or below it, deepest first."""
-    points = {p.mountpoint for p in psutil.disk_partitions(all=True)}
-    return sorted((p for p in points if Path(p).is_relative_to(path)), key=len, reverse=True)
+    """The mount points at this folder or below it, deepest first; one stands there as often as it is mounted on."""
+    real = Path(path).resolve()  # the kernel's list knows no links
+    points = [p.mountpoint for p in psutil.disk_partitions(all=True)]
+    return sorted((p for p in points if Path(p).is_relative_to(real)), key=len, reverse=True)
 
 
 def unmount_below(path: str) -> None:

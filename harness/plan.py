@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -29,6 +30,9 @@ def make(file: Path | None, flags: Mapping[str, Any]) -> Plan:
         if key not in KEYS:
             raise BadInput(f"{file}: unknown key {key!r}; known: {', '.join(KEYS)}")
     values = {key: _value(key, value) for key, value in said.items()}
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{key}: {value} is no amount")
     values["limits"] = {key: values.pop(key) for key in LIMITS if key in values}
     try:
         plan = msgspec.convert(values, Plan)

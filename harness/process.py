@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,32 +69,38 @@ def spawn(
 
 def named(name: str) -> list[int]:
     """The pids of all processes that carry this name in their environment."""
-    return [pid for pid in psutil.pids() if _is_named(pid, name)]
+    variable = f"{NAME_VARIABLE}={name}".encode()
+    return [pid for pid in psutil.pids() if variable in told(pid, "environ")]
 
 
-def _is_named(pid: int, name: str) -> bool:
+def told(pid: int, file: str) -> list[bytes]:
+    """What /proc/PID/environ or /proc/PID/cmdline holds; nothing of a process that has ended or is somebody else's."""
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # ended meanwhile, or somebody else's
-        return False
-    return f"{NAME_VARIABLE}={name}".encode() in environment.split(b"\0")
+        return Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def end_processes(name: str) -> None:
     """Ends every process of that name and returns when they are gone. Raises EngineError where one does not die."""
-    while pids := named(name):
+    end_all(lambda: named(name))
+
+
+def end_all(find: Callable[[], list[int]]) -> None:
+    """Ends the processes that `find` finds until it finds none. Raises EngineError where one does not die."""
+    while pids := find():
         for pid in pids:
-            _end(pid, name)
+            _end(pid, find)
 
 
-def _end(pid: int, name: str) -> None:
+def _end(pid: int, find: Callable[[], list[int]]) -> None:
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
         # Asked again: between the search and the opening the pid could have been given to somebody else.
-        if _is_named(pid, name):
+        if pid in find():
             kill(pidfd)
     finally:
         os.close(pidfd)

@@ -173,12 +173,12 @@ def create(target: str, ledger: Ledger, plan: Plan) -> Backend:
         raise BadInput(f"unknown target {target!r}; known: {', '.join(names())}")
     try:
         backend: type[Backend] = found[0].load()
-    except ImportError as error:
-        raise Unavailable(
-            f"its backend {found[0].value} cannot be imported: {error}", "install what it needs"
-        ) from error
-    if backend.api != API:
-        raise Unavailable(f"its backend speaks API {backend.api}, this program {API}", "install a release that fits")
+    except Exception as error:  # somebody else's module may fail in any way; that is no reason for us to
+        told = f"its backend {found[0].value} cannot be imported: {error}"
+        raise Unavailable(told, "install what it needs, or a release that works") from error
+    spoken = getattr(backend, "api", None)
+    if spoken != API:
+        raise Unavailable(f"its backend speaks API {spoken}, this program {API}", "install a release that fits")
     return backend(options, ledger, plan)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import docker as sdk
 import psutil
+import requests
 from docker.types import Mount
 
 from harness import cgroup
@@ -169,7 +170,9 @@ class Docker(Backend):
                 with self._created(image, self.ledger.name(), bell.fifo):
                     return
             except sdk.errors.APIError as error:
-                hint = "name a folder that the engine sees by WEIGHBRIDGE_STATE, or give --engines private"
+                hint = "ask for what this engine can give"
+                if str(bell.fifo) in str(error.explanation):
+                    hint = "name a folder that the engine sees by WEIGHBRIDGE_STATE, or give --engines private"
                 raise Unavailable(f"the engine cannot make a container: {error.explanation}", hint) from error
 
     def _groups(self, identity: str) -> dict[str, Path]:
@@ -218,6 +221,7 @@ def _client(url: str) -> Iterator[sdk.DockerClient]:
 
 @contextmanager
 def _reached(url: str, private: bool) -> Iterator[sdk.DockerClient | None]:
+    """A client; None where a private engine is gone, or goes while it is asked."""
     with ExitStack() as stack:
         try:
             client = stack.enter_context(_client(url))
@@ -225,7 +229,11 @@ def _reached(url: str, private: bool) -> Iterator[sdk.DockerClient | None]:
             if not private:
                 raise
             client = None
-        yield client
+        try:
+            yield client
+        except requests.ConnectionError:
+            if not private:
+                raise
 
 
 @contextmanager

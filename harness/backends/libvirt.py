@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 
 from harness import bundle as bundles
-from harness import cgroup, guest, machine, workloads
+from harness import cgroup, guest, machine, signals, workloads
 from harness.backends import Backend, Image, Instance, Options, Part, Unseen
 from harness.bundle import Bundle
 from harness.command import find, run
@@ -25,7 +25,7 @@ from harness.doorbell import Doorbell, Mark
 from harness.engines import libvirt as engine
 from harness.engines import peer_of
 from harness.engines.libvirt import LibvirtEngine
-from harness.errors import BadInput, EngineError, RunError
+from harness.errors import BadInput, EngineError, RunError, Unavailable
 from harness.guest import GuestKernel
 from harness.ledger import Ledger
 from harness.machine import Accelerator, Machine
@@ -87,7 +87,7 @@ class Libvirt(Backend):
         super().__init__(options, ledger, plan)
         self._stack = ExitStack()
         self._accelerator: Accelerator = "tcg"
-        if plan.kernel is not None:  # a file that is no kernel is told of before anything is started
+        if plan.kernel is not None or plan.modules is not None:  # what is none is told before anything is started
             guest.kernel(plan.kernel, plan.modules)
 
     def probe(self) -> TargetRecord:
@@ -127,6 +127,9 @@ class Libvirt(Backend):
 
     @contextmanager
     def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DiskImage]:
+        if limits.memory < (least := machine.least_memory(self._kernel.image)):
+            told = f"its kernel needs {least / 2**20:g} MiB to begin with, the guest has {limits.memory / 2**20:g}"
+            raise Unavailable(told, "give more by --memory, or name a smaller kernel by --kernel")
         disk, initramfs = bundle.disk(), guest.initramfs(bundle.root / "bin/busybox", self._kernel)
         parts = (
             Part("kernel", (self._kernel.image,)),
@@ -188,7 +191,7 @@ class Libvirt(Backend):
         if refusal is None:
             return "kvm", "a guest booted to its doorbell under KVM"
         if asked == "kvm":
-            raise EngineError(f"KVM does not work here: {refusal}")
+            raise Unavailable(f"KVM does not work here: {refusal}", "leave out accel=kvm for software emulation")
         return "tcg", refusal
 
     def _kvm_boot_failure(self) -> str | None:
@@ -203,6 +206,7 @@ class Libvirt(Backend):
             ):
                 bell.wait_ready(KVM_DEADLINE)
         except RunError as error:
+            signals.check()
             return f"a guest did not boot under KVM: {error}"
         return None
 

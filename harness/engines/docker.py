@@ -32,7 +32,16 @@ START_TIMEOUT = 60.0
 DAEMONS = ("dockerd", "containerd")
 
 # A tmpfs on /run, where dockerd, containerd and the shims keep their sockets: whatever they leave goes with it.
-IN_NAMESPACES = 'mount -t tmpfs -o mode=755 weighbridge /run && exec "$@"'
+# dockerd writes a key beside the configuration that it reads: that goes with it too.
+IN_NAMESPACES = """
+set -e
+mount -t tmpfs -o mode=755 weighbridge /run
+if [ -d /etc/docker ]; then
+    mkdir /run/etc /run/work
+    mount -t overlay -o lowerdir=/etc/docker,upperdir=/run/etc,workdir=/run/work weighbridge /etc/docker
+fi
+exec "$@"
+"""
 
 
 @dataclass(frozen=True)

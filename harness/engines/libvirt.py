@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlparse
 
+import psutil
+
 from harness import cgroup, places
 from harness.command import CommandFailed, run
 from harness.command import find as program
 from harness.engines import SOCKET_PATH_LIMIT, peer
 from harness.errors import EngineError, Unavailable
-from harness.ledger import Ledger, remove_folder
+from harness.ledger import Ledger, held, remove_folder
 from harness.model import Plan
+from harness.process import end_all, told
 
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 QEMU_USER = "libvirt-qemu"
@@ -109,7 +112,11 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
         raise Unavailable(
             f"the path {root} is too long for QEMU's sockets", "name a shorter folder by WEIGHBRIDGE_STATE"
         )
-    with ledger.holding(remove_folder, path=str(root)):
+    with (
+        ledger.holding(remove_traces, campaign=ledger.campaign, paths=_traces()),
+        ledger.holding(remove_folder, path=str(root)),
+        ledger.holding(end_emulators, root=str(root)),
+    ):
         places.folder(root / "etc")
         (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
         # The driver logs in our own process; warnings that concern nobody would end up on the user's terminal.
@@ -167,6 +174,43 @@ def destroy_domain(uri: str, name: str) -> None:
         except sdk.libvirtError as error:
             if error.get_error_code() not in (sdk.VIR_ERR_NO_DOMAIN, sdk.VIR_ERR_OPERATION_INVALID):
                 raise EngineError(f"libvirt: {error.get_error_message()}") from error
+
+
+def _traces() -> list[str]:
+    """What the embedded driver is going to leave outside its root, deepest first: libvirt's runtime folder is fixed.
+
+    What is there because a campaign beside this one made it is both's, and the last one's to remove.
+    """
+    if os.geteuid() == 0:
+        runtime = Path("/run/libvirt")
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or cache, "libvirt")
+    shared = {path for _, what in held(remove_traces) for path in what["paths"]}
+    found = [runtime / "hostdevmgr", runtime / "common/system.token", runtime / "common", runtime]
+    return [str(path) for path in found if str(path) in shared or not path.exists()]
+
+
+def remove_traces(campaign: str, paths: list[str]) -> None:
+    """Removes what the embedded driver made outside its root, unless another campaign or a daemon uses it by now."""
+    if any(other != campaign and what["paths"] for other, what in held(remove_traces)):
+        return
+    for path in map(Path, paths):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif path.is_file() and not any(beside.is_socket() for beside in path.parents[1].iterdir()):
+            path.unlink()
+
+
+def end_emulators(root: str) -> None:
+    """Ends every QEMU of an embedded driver that is gone: those too that it asks what they can, and nobody lists."""
+
+    def emulators() -> list[int]:
+        lines = {pid: told(pid, "cmdline") for pid in psutil.pids()}
+        below = f"{root}/".encode()
+        return [pid for pid, line in lines.items() if line and b"qemu" in line[0] and below in b"\0".join(line)]
+
+    end_all(emulators)
 
 
 def resume(domain: Any) -> None:

@@ -43,7 +43,8 @@ def headline(summary: Summary) -> Table:
                 if row.reason:
                     missing.setdefault((", ".join(who), row.reason), []).append(row.metric)
     columns = [column for column, wanted in several.items() if wanted]
-    notes = [f"{who}: {', '.join(metrics)}: {reason}" for (who, reason), metrics in missing.items()]
+    notes = [f"Campaign {campaign.id}: no measured run" for campaign in summary.campaigns if not campaign.rows]
+    notes += [f"{who}: {', '.join(metrics)}: {reason}" for (who, reason), metrics in missing.items()]
     return Table(
         "At a glance",
         (*columns, "Target", "Start-up", f"Against {_reference(summary)}", *HEADLINES.values()),

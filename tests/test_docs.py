@@ -1,0 +1,70 @@
+"""What the documentation shows is what the program prints, and what it points to is there.
+
+After a new results/sample.jsonl: `.venv/bin/python tests/test_docs.py` writes the README's table and the sample report.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.report import summarize, terminal, write
+from harness.store import read
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+SAMPLE = ROOT / "results/sample.jsonl"
+REPORT = ROOT / "reports/sample"
+FORMATS = ("md",)
+TABLE = re.compile(r"(<!-- table: [^\n]*-->\n).*?(<!-- /table -->)", re.DOTALL)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def table() -> str:
+    """What the terminal shows of the sample, as the README has it."""
+    shown = io.StringIO()
+    terminal.show(summarize([read(SAMPLE)]), Console(file=shown, width=80, color_system=None))
+    return "\n" + "".join(f"    {line}".rstrip() + "\n" for line in shown.getvalue().splitlines()) + "\n"
+
+
+def test_the_readme_shows_the_table_that_the_program_prints() -> None:
+    found = TABLE.search(README.read_text())
+    assert found
+    assert found[0] == f"{found[1]}{table()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
+
+
+def test_the_sample_report_is_what_the_program_writes(tmp_path: Path) -> None:
+    write([read(SAMPLE)], tmp_path, FORMATS)
+    assert (tmp_path / "report.md").read_text() == (REPORT / "report.md").read_text()
+
+
+def test_the_sample_is_a_whole_default_campaign() -> None:
+    sample = read(SAMPLE)
+    assert sample.warnings == []
+    assert sample.footer is not None
+    assert sample.footer.complete
+    for target in ("host", "namespace", "docker", "libvirt/pc"):
+        runs = [run for run in sample.runs if run.target == target and run.phase == "measured"]
+        assert [run.ok for run in runs] == [True] * 7, target
+    assert len({run.bundle_sha256 for run in sample.runs}) == 1
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_a_document_links_to_is_there(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def regenerate() -> None:
+    readme = README.read_text()
+    README.write_text(TABLE.sub(lambda found: found[1] + table() + found[2], readme))
+    write([read(SAMPLE)], REPORT, FORMATS)
+
+
+if __name__ == "__main__":
+    regenerate()

@@ -1,0 +1,259 @@
+"""The doorbell: what an instance may write on it, in what pieces, and how its end is heard."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.doorbell import LONGEST_LINE, Doorbell
+from harness.errors import ExitedBeforeReady, RunError, StartTimeout
+
+LONG = 30.0
+"""Seconds until a wait that should not last fails."""
+SHORT = 0.05
+"""Seconds to wait for what is not to come."""
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> Iterator[Doorbell]:
+    with Doorbell(tmp_path) as bell:
+        bell.mark("requested")
+        yield bell
+
+
+class Ringer:
+    """An instance's end of the FIFO. `write` returns when the doorbell has read all that was written."""
+
+    def __init__(self, bell: Doorbell) -> None:
+        self._bell = bell
+        self._fd = os.open(bell.fifo, os.O_WRONLY | os.O_CLOEXEC)
+        self._number = 0
+
+    def write(self, text: str | bytes) -> None:
+        for rest in _pieces(text.encode() if isinstance(text, str) else text):
+            os.write(self._fd, rest)
+
+    def heard(self) -> list[str]:
+        """The names of all marks, once a last one of our own has come."""
+        self._number += 1
+        last = f"heard-{self._number}"
+        self.write(f"\nMARK {last}\n")
+        while last not in (marks := [name for name, _ in self._bell.marks()]):
+            assert not self._bell.wait_dead(0.001)
+        return [name for name in marks if not name.startswith("heard-")]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), 4096):
+        yield content[start : start + 4096]
+
+
+@pytest.fixture
+def ringer(bell: Doorbell) -> Iterator[Ringer]:
+    ringer = Ringer(bell)
+    yield ringer
+    ringer.close()
+
+
+def test_ready_and_what_comes_with_it(bell: Doorbell, ringer: Ringer) -> None:
+    ringer.write('MARK init\nREADY\nFACTS {"cpus": 2, "seccomp": null}\n')
+    bell.wait_ready(LONG)
+    assert bell.wait_facts(LONG) == {"cpus": 2, "seccomp": None}
+    marks = bell.marks()
+    assert [name for name, _ in marks] == ["requested", "init", "ready"]
+    assert marks[0][1] == 0
+    assert [at for _, at in marks] == sorted(at for _, at in marks)
+
+
+def test_ready_counts_when_its_line_is_complete(bell: Doorbell, ringer: Ringer) -> None:
+    for piece in ("RE", "AD", "Y"):
+        ringer.write(piece)
+        with pytest.raises(StartTimeout):
+            bell.wait_ready(SHORT)
+    ringer.write("\n")
+    bell.wait_ready(LONG)
+
+
+def test_only_the_first_ready_counts(ringer: Ringer) -> None:
+    ringer.write("READY\nREADY\n")
+    assert ringer.heard() == ["requested", "ready"]
+
+
+def test_a_mark_has_a_plain_name_that_is_not_ours(ringer: Ringer) -> None:
+    ours = ("requested", "created", "ready", "start-returned", "settled", "unsettled", "stopping", "gone")
+    for name in (*ours, "", "Loaded", "two words", "../etc", "-x", "x" * 41, "über"):
+        ringer.write(f"MARK {name}\n")
+    ringer.write("MARK loaded\nMARK v1.2-rc\n")
+    assert ringer.heard() == ["requested", "loaded", "v1.2-rc"]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"\xff\xfe\x00\n", b"ready\n", b"READYISH\n", b"NOT READY\n", b"\n\n\n", b"x" * (LONGEST_LINE + 100_000) + b"\n"],
+    ids=["no UTF-8", "lower case", "longer", "later in the line", "empty", "longer than any line"],
+)
+def test_rubbish_is_neither_ready_nor_in_the_way(bell: Doorbell, ringer: Ringer, rubbish: bytes) -> None:
+    ringer.write(rubbish)
+    assert ringer.heard() == ["requested"]
+    ringer.write("READY\n")
+    bell.wait_ready(LONG)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rubbish=st.lists(st.binary(max_size=300).filter(lambda b: not b.strip().startswith((b"READY", b"MARK", b"FACTS")))),
+    cuts=st.lists(st.integers(0, 400), max_size=8),
+)
+def test_however_it_is_cut_the_same_is_heard(
+    tmp_path_factory: pytest.TempPathFactory, rubbish: list[bytes], cuts: list[int]
+) -> None:
+    lines = [line.replace(b"\n", b" ") for line in rubbish if not line.replace(b"\n", b" ").split()[:1] == [b"READY"]]
+    content = b"\n".join([*lines, b"MARK loaded", b"READY", b'FACTS {"cpus": 1}', b""])
+    with Doorbell(tmp_path_factory.mktemp("bell")) as bell:
+        ringer = Ringer(bell)
+        edges = [0, *sorted({cut for cut in cuts if cut < len(content)}), len(content)]
+        for start, end in zip(edges, edges[1:], strict=False):
+            ringer.write(content[start:end])
+        bell.wait_ready(LONG)
+        assert bell.wait_facts(LONG) == {"cpus": 1}
+        assert [name for name, _ in bell.marks()] == ["loaded", "ready"]
+        ringer.close()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    ["{not so", "[1, 2]", '"text"', "", '{"cpus": NaN}', '{"text": "\\ud800"}', '{"a":' * 5000 + "1" + "}" * 5000],
+    ids=["no JSON", "a list", "a text", "nothing", "NaN", "half a character", "bottomless"],
+)
+def test_facts_that_are_none_are_told_at_once(bell: Doorbell, ringer: Ringer, facts: str) -> None:
+    ringer.write(f"READY\nFACTS {facts}\n")
+    with pytest.raises(RunError, match="FACTS are no"):
+        bell.wait_facts(LONG)
+    # And the doorbell still listens.
+    ringer.write("MARK alive\n")
+    assert "alive" in ringer.heard()
+
+
+def test_no_ready_in_time(bell: Doorbell) -> None:
+    with pytest.raises(StartTimeout, match=r"within 0\.05 s"):
+        bell.wait_ready(SHORT)
+
+
+def test_no_facts_in_time(bell: Doorbell, ringer: Ringer) -> None:
+    ringer.write("READY\n")
+    bell.wait_ready(LONG)
+    with pytest.raises(RunError, match="no FACTS"):
+        bell.wait_facts(SHORT)
+
+
+def test_a_writer_that_goes_away_is_not_a_death(bell: Doorbell, ringer: Ringer) -> None:
+    ringer.write("MARK init\n")
+    ringer.close()
+    again = Ringer(bell)
+    again.write("READY\n")
+    bell.wait_ready(LONG)
+    assert not bell.wait_dead(SHORT)
+    again.close()
+    ringer.__init__(bell)  # type: ignore[misc]
+
+
+def test_an_end_before_ready_is_told_at_once(bell: Doorbell) -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        pidfd = os.pidfd_open(process.pid)
+        bell.watch(pidfd)
+        with pytest.raises(StartTimeout):
+            bell.wait_ready(SHORT)
+        process.kill()
+        with pytest.raises(ExitedBeforeReady):
+            bell.wait_ready(LONG)
+        assert bell.wait_dead(0)
+        with pytest.raises(RunError, match="ended"):
+            bell.wait_facts(LONG)
+    os.close(pidfd)
+
+
+def test_what_was_written_before_the_end_counts(tmp_path: Path) -> None:
+    """Who reads the death first, of two that came together, would lose the last words."""
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with Doorbell(folder) as bell:
+            script = f"exec 3>{bell.fifo}; read go; echo READY >&3"
+            with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as process:
+                pidfd = os.pidfd_open(process.pid)
+                bell.watch(pidfd)
+                process.communicate(b"go\n", timeout=LONG)
+                bell.wait_ready(LONG)
+                assert bell.wait_dead(LONG)
+            os.close(pidfd)
+
+
+def test_a_socket_rings_and_its_end_is_the_instances_death(bell: Doorbell) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bell.attach(ours.fileno())
+        theirs.sendall(b"MARK init\nREADY\n")
+        bell.wait_ready(LONG)
+        assert not bell.wait_dead(SHORT)
+        theirs.sendall(b'FACTS {"cpus": 1}\n')
+        assert bell.wait_facts(LONG) == {"cpus": 1}
+        theirs.close()
+        assert bell.wait_dead(LONG)
+
+
+def test_a_socket_that_breaks_before_ready(bell: Doorbell) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        bell.attach(ours.fileno())
+        theirs.sendall(b"MARK init\nREA")
+        theirs.close()
+        with pytest.raises(ExitedBeforeReady):
+            bell.wait_ready(LONG)
+
+
+def test_ready_is_noted_while_the_main_thread_is_busy(bell: Doorbell, ringer: Ringer) -> None:
+    """The clock is read by the doorbell's thread: what comes during a call is not told by the call's end."""
+    noted = threading.Event()
+
+    def ring() -> None:
+        ringer.write("READY\n")
+        while "ready" not in [name for name, _ in bell.marks()]:
+            bell.wait_dead(0.001)
+        noted.set()
+
+    threading.Thread(target=ring).start()
+    assert noted.wait(LONG)  # a call that comes back only long after READY
+    bell.mark("start-returned")
+    names = [name for name, _ in bell.marks()]
+    assert names.index("ready") < names.index("start-returned")
+
+
+def test_another_fifo_rings_too(bell: Doorbell, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "other")
+    bell.ring_from(tmp_path / "other")
+    with (tmp_path / "other").open("w") as other:
+        other.write("READY\n")
+        other.flush()
+        bell.wait_ready(LONG)
+
+
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with Doorbell(tmp_path) as bell:
+        ringer = Ringer(bell)
+        ringer.write("READY\n")
+        bell.wait_ready(LONG)
+        ringer.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert "doorbell" not in [thread.name for thread in threading.enumerate()]

@@ -1,0 +1,344 @@
+"""Nothing of ours is left: after a run, after Ctrl-C, and after kill -9 followed by `weighbridge clean`.
+
+Every campaign here is a real one on real engines, started as a user starts it; inventories tell what it left. Signals
+are sent upon the program's own progress events or the lines of its ledger, never after a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
+import pytest
+
+from harness import bundle, guest, workloads
+from harness.errors import Unavailable
+from harness.places import cache
+from harness.store import Result, read
+from tests.inventory import Inventory, Stage, adopting_orphans, descendants, take
+
+if TYPE_CHECKING:
+    from tests.conftest import EngineOrSkip
+
+Case = TypeVar("Case")
+
+pytestmark = pytest.mark.engine
+
+TIMEOUT = 120.0
+"""Seconds for whatever is waited for; what hangs fails."""
+AT_ONCE = 3
+REPOSITORY = Path(__file__).parents[1]
+PROGRAM = (sys.executable, "-c", "from harness.cli import main; main()")
+LIBVIRT = "libvirt/pc,accel=tcg"
+TARGETS = ("host", "namespace", "docker", LIBVIRT)
+ALL = ",".join(TARGETS)
+# (phase, which event of it): of `preparing` the first comes before the engine is started, the second before the image
+# is made. The first run is the warm-up.
+MOMENTS = (("preparing", 1), ("preparing", 2), ("starting", 1), ("waiting", 1), ("weighing", 1), ("stopping", 1))
+
+LINES = range(2, 8)
+"""Of a ledger: from the first object of the preparation to those of the first run."""
+
+# Ends itself by SIGKILL the moment that a given number of lines is in its ledger.
+KILLED_AT = (
+    sys.executable,
+    "-c",
+    """
+import os, signal, sys
+from harness import cli, ledger
+
+left, write = int(sys.argv.pop(1)), ledger.Ledger._write
+def counting(self, line):
+    global left
+    write(self, line)
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+ledger.Ledger._write = counting
+cli.main()
+""",
+)
+
+
+class Program:
+    """A weighbridge that runs, in a process group of its own as a shell starts it."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], output: Path) -> None:
+        self.popen = popen
+        self.output = output
+        self.said = ""
+        self._pidfd = os.pidfd_open(popen.pid)
+        assert popen.stderr is not None
+        self._stderr = popen.stderr.fileno()
+
+    def until(self, phase: str, count: int = 1) -> None:
+        """Returns the moment that the program tells of this phase for the count-th time."""
+        deadline = time.monotonic() + TIMEOUT
+        while [event["phase"] for event in self._events()].count(phase) < count:
+            assert self._hear(deadline), f"ended with {self.popen.wait()} before {phase}: {self.said}"
+
+    def end(self) -> int:
+        """Waits for its end and returns its exit code."""
+        deadline = time.monotonic() + TIMEOUT
+        while self._hear(deadline):
+            pass
+        return self.popen.wait()
+
+    def interrupt(self, number: signal.Signals) -> None:
+        """As a terminal does it: to the whole process group."""
+        os.killpg(self.popen.pid, number)
+
+    def result(self) -> Result:
+        return read(self.output)
+
+    def close(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+        os.close(self._pidfd)
+        os.close(os.dup(self._stderr))
+
+    def _events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.said.split("\n")[:-1] if line.startswith("{")]
+
+    def _hear(self, deadline: float) -> bool:
+        """Reads what it says; False when it has ended. What it left behind may hold its stderr open: no waiting."""
+        heard = select.select([self._stderr, self._pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]
+        assert heard, f"hangs for {TIMEOUT:g} s: {self.said}"
+        if self._stderr in heard and (chunk := os.read(self._stderr, 65536)):
+            self.said += chunk.decode()
+            return True
+        return self._pidfd not in heard
+
+
+@dataclass(frozen=True)
+class Site:
+    """A stage, and a folder that is seen from there and from here under the same name."""
+
+    stage: Stage
+    folder: Path
+    environment: dict[str, str]
+
+    @contextmanager
+    def start(self, targets: str, *flags: str, program: tuple[str, ...] = PROGRAM) -> Iterator[Program]:
+        """Starts `weighbridge run` there; ends it at the end of the block, if it still runs."""
+        output = Path(tempfile.mkdtemp(dir=self.folder / "results")) / "result.jsonl"
+        options = ["--targets", targets, "--progress", "json", "--budget", "none", "-o", str(output)]
+        argv = self.stage.within(*program, "run", *options, *flags)
+        with (
+            (output.parent / "stdout").open("w") as stdout,
+            subprocess.Popen(
+                argv, env=self.environment, stdout=stdout, stderr=subprocess.PIPE, process_group=0
+            ) as popen,
+        ):
+            running = Program(popen, output)
+            try:
+                yield running
+            finally:
+                running.close()
+
+    def clean(self) -> str:
+        """What `weighbridge clean` says; it must succeed."""
+        argv = self.stage.within(*PROGRAM, "clean")
+        done = subprocess.run(
+            argv, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def take(self) -> Inventory:
+        return take(self.stage, self.folder / "state", self.folder / "docker")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Set up as for a user who has run the program before: what it builds once is in the cache."""
+    if os.geteuid() != 0:
+        pytest.skip("a stage of its own needs root")
+    built = bundle.build(workloads.load("hello"))
+    with suppress(Unavailable):
+        guest.initramfs(built.root / "bin/busybox", guest.kernel())
+    known = {process.pid for process in descendants()}
+    folder = Path(tempfile.mkdtemp(prefix="wb-", dir="/var/lib"))
+    folder.chmod(0o755)
+    (folder / "results").mkdir()
+    environment = {key: value for key, value in os.environ.items() if key not in ("DOCKER_HOST", "TMPDIR")}
+    try:
+        with adopting_orphans(), Stage.set_up(REPOSITORY, Path(sys.prefix), cache(), folder) as stage:
+            here = Site(stage, folder, environment | {"WEIGHBRIDGE_STATE": str(folder / "state")})
+            here.clean()
+            yield here
+    finally:
+        # What a failed test left behind shall not disturb those after it.
+        for process in descendants():
+            if process.pid not in known:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def nothing_left(site: Site) -> Iterator[None]:
+    """Compares the inventory before the test with the one after it."""
+    before = site.take()
+    yield
+    assert before.changes(site.take()) == []
+
+
+@pytest.fixture(scope="module")
+def one_of_all(site: Site) -> tuple[int, Result, list[str]]:
+    """The first campaign there ever was on this stage: its exit code, its result, and what it left."""
+    before = site.take()
+    with site.start(ALL, "--engines", "private", "--rounds", "1") as program:
+        code = program.end()
+        return code, program.result(), before.changes(site.take())
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest, one_of_all: tuple[int, Result, list[str]]) -> str:
+    """Skips the test, or fails it, where the target cannot run here."""
+    wanted: str = request.param
+    with request.getfixturevalue("engine_or_skip")(wanted.partition("/")[0]):
+        for absent in one_of_all[1].unavailable:
+            if absent.target == wanted:
+                raise Unavailable(absent.reason, absent.hint)
+    return wanted
+
+
+every_target = pytest.mark.parametrize("target", TARGETS, indirect=True)
+
+
+def all_ok(result: Result) -> bool:
+    return bool(result.runs) and all(run.ok for run in result.runs) and result.footer is not None
+
+
+def some_at_once(do: Callable[[Case], None], cases: Iterable[Case]) -> None:
+    """Some campaigns beside each other: they must stand that anyway, and much of their time is waiting."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(do, cases))
+
+
+def test_a_run_leaves_nothing(one_of_all: tuple[int, Result, list[str]]) -> None:
+    code, result, left = one_of_all
+    assert (code, all_ok(result), left) == (0, True, [])
+
+
+@every_target
+@pytest.mark.usefixtures("nothing_left")
+def test_interrupted_in_any_phase(site: Site, target: str) -> None:
+    def interrupt(moment: tuple[str, int]) -> None:
+        with site.start(target, "--engines", "private", "--rounds", "1") as program:
+            program.until(*moment)
+            program.interrupt(signal.SIGINT)
+            assert program.end() == 130, (moment, program.said)
+            footer = program.result().footer
+            assert footer is not None
+            assert (footer.complete, footer.stopped) == (False, "interrupted by SIGINT")
+
+    some_at_once(interrupt, MOMENTS)
+
+
+@every_target
+@pytest.mark.usefixtures("nothing_left")
+def test_killed_in_any_phase(site: Site, target: str) -> None:
+    def kill(moment: tuple[str, int]) -> None:
+        with site.start(target, "--engines", "private", "--rounds", "1") as program:
+            program.until(*moment)
+            program.popen.kill()
+            assert program.end() == -signal.SIGKILL
+            assert program.result().footer is None
+
+    some_at_once(kill, MOMENTS)
+    assert "released" in site.clean()
+    assert site.clean() == "nothing was left behind"
+
+
+@every_target
+@pytest.mark.usefixtures("nothing_left")
+def test_killed_with_each_object_that_it_makes(site: Site, target: str) -> None:
+    """The object before has just been made, the one that the ledger has last has not."""
+
+    def kill(line: int) -> None:
+        program = (*KILLED_AT, str(line))
+        with site.start(target, "--engines", "private", "--rounds", "1", program=program) as running:
+            assert running.end() == -signal.SIGKILL, running.said
+
+    some_at_once(kill, LINES)
+    assert "released" in site.clean()
+    assert site.clean() == "nothing was left behind"
+
+
+@pytest.mark.parametrize("target", [LIBVIRT], indirect=True)
+@pytest.mark.usefixtures("nothing_left")
+def test_killed_while_libvirt_asks_qemu_what_it_can(site: Site, target: str) -> None:
+    """That QEMU has left our process tree, and libvirt does not list it."""
+    with site.start(target, "--engines", "private", "--rounds", "1") as program:
+        program.until("preparing")
+        deadline = time.monotonic() + TIMEOUT
+        while not any("-qmp" in process.cmdline() for process in descendants()):
+            assert time.monotonic() < deadline
+        program.popen.kill()
+        program.end()
+    assert "released" in site.clean()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("nothing_left")
+def test_other_signals_do_as_ctrl_c_does(site: Site, number: signal.Signals) -> None:
+    with site.start("namespace", "--rounds", "1") as program:
+        program.until("weighing")
+        program.interrupt(number)
+        assert program.end() == 128 + number
+        footer = program.result().footer
+        assert footer is not None
+        assert footer.stopped == f"interrupted by {number.name}"
+
+
+@pytest.mark.parametrize("target", ["docker"], indirect=True)
+@pytest.mark.usefixtures("nothing_left")
+def test_further_signals_do_not_stop_the_cleaning_up(site: Site, target: str) -> None:
+    """As long as there is a ledger the campaign is not over."""
+    with site.start(f"host,{target}", "--engines", "private", "--rounds", "1") as program:
+        program.until("waiting")
+        [ledger] = (site.folder / "state/ledgers").iterdir()
+        while ledger.exists():
+            program.interrupt(signal.SIGINT)
+            program.interrupt(signal.SIGTERM)
+        program.end()
+        assert program.result().footer is not None
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_living_campaign_is_touched_neither_by_clean_nor_by_another_one(site: Site) -> None:
+    with site.start("host,namespace", "--rounds", "1") as living:
+        living.until("weighing")
+        living.interrupt(signal.SIGSTOP)
+        assert site.clean() == "nothing was left behind"
+        with site.start("host", "--rounds", "1") as another:
+            assert another.end() == 0
+        living.interrupt(signal.SIGCONT)
+        assert living.end() == 0
+        assert all_ok(living.result())
+
+
+@pytest.mark.usefixtures("nothing_left", "one_of_all")
+def test_two_campaigns_at_once(site: Site) -> None:
+    def weigh(_: int) -> None:
+        with site.start(ALL, "--engines", "private", "--rounds", "1") as program:
+            assert program.end() == 0, program.said
+            assert all_ok(program.result())
+
+    some_at_once(weigh, range(2))
