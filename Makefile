@@ -9,7 +9,8 @@ ifeq ($(shell id -u),0)
 REQUIRE = host,namespace,docker,libvirt
 else
 REQUIRE = $(shell unshare --user --map-root-user true 2>/dev/null && echo namespace),$(shell \
-	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -c 'import libvirt' 2>/dev/null && echo libvirt)
+	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -c 'import libvirt' 2>/dev/null && echo libvirt),$(shell \
+	test -w /var/run/docker.sock && echo docker)
 endif
 
 .PHONY: setup run test check lint

@@ -64,7 +64,8 @@ apt_has_lists() {
     return 1
 }
 
-as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
+# On a terminal sudo may ask for the password.
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; elif [ -t 0 ]; then sudo "$@"; else sudo -n "$@"; fi; }
 update() { as_root apt-get -q update; }
 install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove "$@"

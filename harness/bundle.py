@@ -57,14 +57,19 @@ class Bundle:
         Raises BadInput where an ordinary user asks for another owner than themselves.
         """
         if owner is None or owner == os.geteuid():
+            self._verify(digest_of_tree(self.root), "its tree in the cache")
             return self.root
         if os.geteuid() != 0:
             raise BadInput(f"only root can make a tree that belongs to uid {owner}")
-        return places.made_once(self.root.parent / f"tree-{owner}", lambda draft: self._copy(draft, owner))
+        tree = places.made_once(self.root.parent / f"tree-{owner}", lambda draft: self._copy(draft, owner))
+        self._verify(digest_of_tree(tree), f"its tree for uid {owner} in the cache")
+        return tree
 
     def tar(self) -> Path:
         """The bundle as an uncompressed tar in which everything belongs to uid 0."""
-        return places.made_once(self.root.parent / "rootfs.tar", self._write_tar)
+        tar = places.made_once(self.root.parent / "rootfs.tar", self._write_tar)
+        self._verify(digest_of_tar(tar), "its tar in the cache")
+        return tar
 
     def disk(self) -> Path:
         """The bundle as an ext4 image in which everything belongs to uid 0, sparse, with room to write.
@@ -72,7 +77,11 @@ class Bundle:
         It has no journal: an instance's disk is thrown away, never recovered. Nothing in it is left for the guest's
         kernel to initialise in the background. Raises Unavailable where e2fsprogs or user namespaces are missing.
         """
-        return places.made_once(self.root.parent / "disk.ext4", self._write_disk)
+        place = places.made_once(self.root.parent / "disk", self._make_disk)
+        disk, told = place / "disk.ext4", (place / "sha256").read_text()
+        if _sha256(disk) != told:
+            raise WrongBundle(f"the disk of {self.workload} in the cache was changed: remove {place}")
+        return disk
 
     def _copy(self, draft: Path, owner: int) -> None:
         shutil.copytree(self.root, draft, symlinks=True)
@@ -99,6 +108,11 @@ class Bundle:
         draft.chmod(0o644)
         self._verify(digest_of_tar(draft), "its tar")
 
+    def _make_disk(self, draft: Path) -> None:
+        disk = places.folder(draft) / "disk.ext4"
+        self._write_disk(disk)
+        (draft / "sha256").write_text(_sha256(disk))
+
     def _write_disk(self, draft: Path) -> None:
         mke2fs, debugfs = command.find("mke2fs", "e2fsprogs"), command.find("debugfs", "e2fsprogs")
         fixed = str(uuid.UUID(self.sha256[:32]))
@@ -116,7 +130,8 @@ class Bundle:
 
     def _verify(self, digest: str, told: str) -> None:
         if digest != self.sha256:
-            raise WrongBundle(f"the bundle of {self.workload} is {self.sha256[:12]}, but {told} is {digest[:12]}")
+            told = f"the bundle of {self.workload} is {self.sha256[:12]}, but {told} is {digest[:12]}"
+            raise WrongBundle(f"{told}: remove {self.root.parent}, and it is built anew")
 
 
 def build(workload: Workload) -> Bundle:
@@ -206,6 +221,11 @@ def _normalise(root: Path) -> None:
 
 def _mode_of(path: Path) -> int:
     return 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _key_of(workload: Workload) -> str:

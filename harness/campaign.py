@@ -5,7 +5,6 @@ With doorbell.py the only place that reads time.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import Literal
 
 from harness import backends, bundle, host, signals, workloads
 from harness.backends import Backend
+from harness.command import CommandFailed, run
 from harness.errors import BadInput, Unavailable, WeighbridgeError
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
@@ -214,7 +214,7 @@ class Campaign:
 
     def _record_host(self, at: Literal["before", "between", "after"], cells: Sequence[Cell]) -> None:
         daemons = {cell.target: cell.backend.daemons() for cell in cells}
-        weighed = memory.daemons({target: pids for target, pids in daemons.items() if pids})
+        weighed = memory.daemons({target: pids for target, pids in daemons.items() if pids != []})
         self.writer.append(HostRecord(at, host.sample() + weighed))
 
     def _header(self) -> Header:
@@ -237,11 +237,9 @@ def _commit() -> tuple[str | None, bool | None]:
     here = Path(__file__).parent
     try:
         done = [
-            subprocess.run(["git", "-C", here, *what], capture_output=True, text=True)
+            run(["git", "-C", here, *what]).strip()
             for what in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", here))
         ]
-    except FileNotFoundError:
+    except (Unavailable, CommandFailed):
         return None, None
-    if any(each.returncode for each in done):
-        return None, None
-    return done[0].stdout.strip(), bool(done[1].stdout.strip())
+    return done[0], bool(done[1])

@@ -6,7 +6,7 @@ Source: Linux, Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness.process import kill
 
 ROOT = Path("/sys/fs/cgroup")
 JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit; shift; done; shift; exec "$@"'
+MECHANISMS = {"cpus": "cfs quota", "memory": "memory cgroup"}
 PERIOD = 100_000
 """Microseconds of one CPU quota period, the kernel's default."""
 
@@ -101,9 +102,35 @@ def _end(pid: int) -> None:
         os.close(pidfd)
 
 
+def applied(folders: Mapping[str, Path], limits: Limits) -> dict[str, Applied]:
+    """How an engine applied these limits to a group of its own making: what the group's files say, not the engine."""
+    asked: dict[str, float | int] = {"cpus": limits.cpus, "memory": limits.memory}
+    wanted = {"cpus": ("cpu", "cpu limit"), "memory": ("memory", "memory limit")}
+    found = {}
+    for name, (controller, told) in wanted.items():
+        differing = [
+            f"{file} is {_get(folders.get(controller), file)}"
+            for file, value in _settings(limits)[controller].items()
+            if _get(folders.get(controller), file) != value
+        ]
+        reason = f"the engine did not apply the {told}: {'; '.join(differing)}" if differing else None
+        found[name] = Applied(
+            asked[name], None if reason else f"{MECHANISMS[name]}, cgroup v{version()}", reason=reason
+        )
+    return found
+
+
+def _get(folder: Path | None, file: str) -> str | None:
+    try:
+        return (folder / file).read_text().strip() if folder else None
+    except OSError:
+        return None
+
+
 def make_partition(name: str) -> None:
     """Makes an empty group of that name in every hierarchy, for an engine that makes its own groups below it."""
-    tops = [ROOT] if version() == 2 else [top for top in ROOT.iterdir() if (top / "cgroup.procs").exists()]
+    # Controllers that are mounted together have a link each to one folder.
+    tops = [ROOT] if version() == 2 else {top.resolve() for top in ROOT.iterdir() if (top / "cgroup.procs").exists()}
     for top in tops:
         (top / name).mkdir()
         # A cpuset (v1) has no CPUs until it is given some, and takes no process before.
@@ -129,9 +156,7 @@ def limited(ledger: Ledger, name: str, limits: Limits) -> Iterator[ControlGroup]
             folders[controller] = folder
             for file, value in values.items():
                 _set(folder / file, value)
-        mechanisms = {"cpus": "cfs quota", "memory": "memory cgroup"}
-        told = f", cgroup v{version()}"
-        yield ControlGroup({key: Applied(value, mechanisms[key] + told) for key, value in asked.items()}, folders)
+        yield ControlGroup(applied(folders, limits), folders)
 
 
 def _refusal() -> str | None:
@@ -140,7 +165,7 @@ def _refusal() -> str | None:
         if top is None:
             return f"the {controller} controller is not enabled at {ROOT}"
         if not os.access(top, os.W_OK):
-            return f"no write access to {top}: control groups are not delegated to this user"
+            return f"no write access to {top}: an ordinary user has only what is delegated to them"
     return None
 
 

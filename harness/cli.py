@@ -11,11 +11,11 @@ import click
 import msgspec
 from rich.console import Console
 
-from harness import __version__, ledger, plan, progress
+from harness import __version__, ledger, places, plan, progress
 from harness.campaign import Campaign, Outcome
 from harness.errors import BadInput, Unavailable
 from harness.ledger import LeftBehind
-from harness.signals import Interrupted, interruptible
+from harness.signals import Interrupted, check, interruptible
 
 BAD_INPUT, NOTHING_RAN, SOME_FAILED = 2, 3, 4
 
@@ -50,14 +50,22 @@ def run(plan_file: Path | None, output: Path | None, report_to: Path | None, sho
     """Measure: all targets in turn, round by round, into one result file."""
     chosen = plan.make(plan_file, flags)
     _reap_leftovers()
-    with interruptible(), progress.shown(shown) as observe:
+    left_behind = False
+    with progress.shown(shown) as observe:
         campaign = Campaign(chosen, output, sys.argv, observe)
-        outcome = campaign.run()
+        try:
+            campaign.run()
+        except LeftBehind as error:
+            left_behind = True
+            _tell_left_behind(error)
+    outcome = campaign.outcome
     _tell(outcome, campaign.output)
+    if campaign.writer.kept:
+        _say(f"the earlier {campaign.output} is kept as {campaign.writer.kept}")
     if outcome.cells == 0:
         return NOTHING_RAN
     _report([campaign.output], report_to, None)
-    return outcome.interrupted or (SOME_FAILED if outcome.failed else 0)
+    return outcome.interrupted or (SOME_FAILED if outcome.failed or left_behind else 0)
 
 
 @cli.command()
@@ -80,8 +88,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from harness.doctor import examine
     from harness.report.wording import label
 
-    with interruptible():
-        findings = examine(plan.make(None, flags))
+    findings = examine(plan.make(None, flags))
     if as_json:
         print(msgspec.json.encode(findings).decode())
     for finding in findings if not as_json else ():
@@ -97,9 +104,12 @@ def doctor(as_json: bool, **flags: Any) -> int:
 def clean() -> int:
     """Reap what campaigns left behind that were killed. Those that are still running are not touched."""
     outcome = ledger.reap()
+    drafts = places.remove_drafts()
     for campaign, failure in outcome.items():
         print(f"{campaign}: {'released' if failure is None else f'not all could be released: {failure}'}")
-    if not outcome:
+    for draft in drafts:
+        print(f"{draft}: removed, half made")
+    if not outcome and not drafts:
         print("nothing was left behind")
     return SOME_FAILED if any(outcome.values()) else 0
 
@@ -116,6 +126,11 @@ def _tell(outcome: Outcome, output: Path) -> None:
     if outcome.stopped:
         _say(f"stopped early: {outcome.stopped}")
     _say(f"{outcome.runs} runs, {outcome.failed} of them failed, in {output}")
+
+
+def _tell_left_behind(error: LeftBehind) -> None:
+    for failure in error.exceptions:
+        _say(f"{error.message}: {failure}")
 
 
 def _report(files: Sequence[Path], folder: Path | None, formats: str | None) -> None:
@@ -135,10 +150,19 @@ def _say(text: str) -> None:
     print(f"weighbridge: {' '.join(text.split())}", file=sys.stderr)
 
 
+def _invoke() -> Any:
+    try:
+        return cli.main(standalone_mode=False)
+    except click.Abort:  # which click makes of an interruption, and hides it in
+        check()
+        raise
+
+
 def main() -> None:
     """Runs a command and turns whatever goes wrong into one line and an exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        with interruptible():
+            code = _invoke()
     except click.ClickException as error:
         _say(error.format_message())
         code = BAD_INPUT
@@ -152,7 +176,9 @@ def main() -> None:
         _say(str(error))
         code = 128 + error.number
     except LeftBehind as error:
-        for failure in error.exceptions:
-            _say(f"{error.message}: {failure}")
+        _tell_left_behind(error)
         code = SOME_FAILED
+    except OSError as error:  # a full disk, above all
+        _say(f"{error.filename or 'the system'}: {error.strerror or error}")
+        code = BAD_INPUT
     sys.exit(code)

@@ -115,9 +115,13 @@ class Doorbell:
         return [(name, at - start) for name, at in marks]
 
     def wait_ready(self, timeout: float) -> None:
-        """Blocks until READY. timeout in seconds. Raises StartTimeout, or ExitedBeforeReady with an unknown status."""
+        """Blocks until READY, at most `timeout` seconds after `requested`.
+
+        Raises StartTimeout, or ExitedBeforeReady with an unknown status.
+        """
+        requested = next((at for name, at in self._marks if name == "requested"), time.monotonic())
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._dead, timeout)
+            self._changed.wait_for(lambda: self._ready or self._dead, max(0.0, requested + timeout - time.monotonic()))
             if self._ready:
                 return
             if self._dead:
@@ -144,11 +148,10 @@ class Doorbell:
             self._marks.append((name, at))
 
     def _listen(self) -> None:
-        while True:
+        # Asked after each reading of the eventfd: one reading takes all that was written to it, the last call too.
+        while not self._closing:
             events = self._poll.poll()
             now = time.monotonic()
-            if self._closing:
-                return
             # Bells before deaths: what an instance wrote last came before its end.
             for fd, _ in sorted(events, key=lambda event: event[0] not in self._bells):
                 if fd == self._wake:

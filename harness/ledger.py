@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,8 +22,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness import mounts, places, signals
+from harness.command import CommandFailed, run
+from harness.errors import BadInput
 
 Release = Callable[..., None]
+REAP_TIMEOUT = 300.0
 NOT_OURS = 75
 """Exit status of a reaper whose ledger lives, or is another reaper's."""
 
@@ -106,7 +108,12 @@ class Ledger:
             yield path
 
     def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._fd, json.dumps(line).encode() + b"\n")
+        try:
+            os.write(self._fd, json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            raise BadInput(
+                f"cannot write {self.path}: {error.strerror}; name another folder by WEIGHBRIDGE_STATE"
+            ) from error
 
 
 def remove_folder(path: str) -> None:
@@ -116,17 +123,14 @@ def remove_folder(path: str) -> None:
     """
     if mounts.below(path):
         raise OSError(f"something is still mounted below {path}")
-
-    def open_and_retry(function: Callable[..., Any], name: str, _: object) -> None:
-        Path(name).chmod(0o700)
-        Path(name).parent.chmod(0o700)
-        if Path(name).is_dir():
-            shutil.rmtree(name)
-        else:
-            Path(name).unlink(missing_ok=True)
-
-    if Path(path).exists():
-        shutil.rmtree(path, onerror=open_and_retry)
+    if not os.path.lexists(path):
+        return
+    Path(path).chmod(0o700)
+    for folder, below, _ in os.walk(path):
+        for name in below:
+            if not Path(folder, name).is_symlink():  # what a link leads to is not ours
+                Path(folder, name).chmod(0o700)
+    shutil.rmtree(path)
 
 
 def orphans() -> list[Path]:
@@ -136,6 +140,8 @@ def orphans() -> list[Path]:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:  # its campaign has just ended
+            continue
+        except PermissionError:  # another user's
             continue
         try:
             if _lock(fd):
@@ -154,10 +160,19 @@ def reap() -> dict[str, str | None]:
     """
     outcome: dict[str, str | None] = {}
     for path in orphans():
-        argv = [sys.executable, "-P", "-m", "harness.ledger", path]  # -P: whatever the folder we are in may hold
-        done = subprocess.run(argv, capture_output=True, text=True)
-        if done.returncode != NOT_OURS:
-            outcome[path.stem] = None if done.returncode == 0 else (done.stderr.strip() or f"status {done.returncode}")
+        argv: list[str | Path] = [
+            sys.executable,
+            "-P",
+            "-m",
+            "harness.ledger",
+            path,
+        ]  # -P: whatever the folder we are in may hold
+        try:
+            run(argv, timeout=REAP_TIMEOUT)
+            outcome[path.stem] = None
+        except CommandFailed as error:
+            if error.status != NOT_OURS:
+                outcome[path.stem] = error.log or str(error)
     return outcome
 
 

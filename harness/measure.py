@@ -89,6 +89,7 @@ def measure(cell: Cell, ledger: Ledger, timeout: float, seq: int, number: int, p
 
 def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say) -> None:
     enter("starting")
+    cell.backend.refresh(cell.image)
     with ExitStack() as stack:
         with timed_window():
             bell.mark("requested")

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 SCHEMA = "weighbridge/1"
+LARGEST = 2**63
+"""No count of bytes and no time is beyond it; sums of what is below stay finite."""
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -33,7 +35,7 @@ class Sample(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
             raise ValueError(f"{self.metric}: a sample has either a value or a reason why it has none")
-        if self.value is not None and not math.isfinite(self.value):
+        if self.value is not None and not abs(self.value) < LARGEST:  # nor is NaN
             raise ValueError(f"{self.metric}: {self.value} is not a number that can be recorded")
         if self.unit in ("s", "B") and self.value is not None and self.value < 0:
             raise ValueError(f"{self.metric}: {self.value} {self.unit} is negative")
@@ -55,7 +57,7 @@ class Applied(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Plan(msgspec.Struct, frozen=True):
     """What a campaign is to do. `rounds` are measured ones, one warm-up round comes before. `budget` in seconds."""
 
     targets: tuple[str, ...] = ("host", "namespace", "docker", "libvirt/pc")

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from harness.command import run
+from harness.errors import Unavailable
 
 
 def mount(kind: str, source: str | Path, target: Path, *options: str) -> None:
@@ -14,6 +15,15 @@ def mount(kind: str, source: str | Path, target: Path, *options: str) -> None:
     how = ["--bind"] if kind == "bind" else ["-t", kind]
     chosen = ["-o", ",".join(options)] if options else []
     run(["mount", *how, *chosen, source, target])
+
+
+def check_layers(folder: Path) -> None:
+    """Raises Unavailable where overlays cannot have their layers in this folder (overlayfs.rst: not on an overlay)."""
+    kind = run(["stat", "--file-system", "--format", "%T", folder]).strip()
+    if kind == "overlayfs":
+        raise Unavailable(
+            f"{folder} is on an overlay itself", "name a folder on a disk or a tmpfs by WEIGHBRIDGE_STATE"
+        )
 
 
 def below(path: str) -> list[str]:

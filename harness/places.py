@@ -60,6 +60,18 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     return target
 
 
+def remove_drafts() -> list[Path]:
+    """Removes what makers that were killed left half made in the cache, and returns it."""
+    found = []
+    for lock in cache().rglob(".*.lock"):
+        draft = lock.with_suffix(".draft")
+        with _locked(lock, wait=False) as free:
+            if free and draft.exists():
+                _remove(draft)
+                found.append(draft)
+    return found
+
+
 def _place(variable: str, of_root: Path, xdg: str, below_home: str) -> Path:
     named = os.environ.get(variable)
     try:
@@ -69,6 +81,9 @@ def _place(variable: str, of_root: Path, xdg: str, below_home: str) -> Path:
         told = error.strerror if isinstance(error, OSError) else error
         path_told = named or (error.filename if isinstance(error, OSError) else below_home)
         raise BadInput(f"cannot make the folder {path_told}: {told}; name another one by {variable}") from error
+    if any(character in str(path) for character in ":,\\"):
+        told = f"the folder {path} has a colon, comma or backslash, which the options of an overlay cannot hold"
+        raise BadInput(f"{told}; name another one by {variable}")
     if not os.access(path, os.W_OK | os.X_OK):
         raise BadInput(f"cannot write in the folder {path}; name another one by {variable}")
     return path
@@ -84,11 +99,17 @@ def _default(of_root: Path, xdg: str, below_home: str) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Whether we have the lock, which can be false only if we did not wait for it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # let go by close, and by the kernel if we die
-        yield
+        # Let go by close, and by the kernel if we die.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(lock)
 

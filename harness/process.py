@@ -81,6 +81,26 @@ def told(pid: int, file: str) -> list[bytes]:
         return []
 
 
+def rooted(root: Path) -> list[int]:
+    """The pids of all processes whose root directory this is."""
+    return [pid for pid in psutil.pids() if _link(pid, "root") == str(root)]
+
+
+def sharing_mounts(pid: int) -> list[int]:
+    """The pids of all processes in the mount namespace of this one, itself among them; none where it is ours too."""
+    theirs = _link(pid, "ns/mnt")
+    if theirs in (None, _link(os.getpid(), "ns/mnt")):
+        return []
+    return [other for other in psutil.pids() if _link(other, "ns/mnt") == theirs]
+
+
+def _link(pid: int, name: str) -> str | None:
+    try:
+        return str(Path(f"/proc/{pid}/{name}").readlink())
+    except OSError:  # ended meanwhile, or somebody else's
+        return None
+
+
 def end_processes(name: str) -> None:
     """Ends every process of that name and returns when they are gone. Raises EngineError where one does not die."""
     end_all(lambda: named(name))

@@ -34,7 +34,7 @@ def shown(kind: str) -> Iterator[Observer]:
 
 @contextmanager
 def _bar() -> Iterator[Observer]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # No refreshing by a thread of its own: it would wake up in the timed window.
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
         task = progress.add_task("preparing", total=None)

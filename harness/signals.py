@@ -44,7 +44,9 @@ def interruptible() -> Iterator[None]:
         if not _came.held:
             check()
 
-    before = {each: signal.signal(each, interrupt) for each in SIGNALS}
+    # What our parent had us ignore (nohup and the hang-up) stays ignored.
+    minded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, interrupt) for each in minded}
     try:
         yield
     finally:

@@ -4,8 +4,8 @@ Who else uses the machine must not make a comparison fail. So processes are not 
 process becomes a subreaper (prctl(2)), to which everything that a campaign starts falls, however it detaches itself,
 and whatever descends from us is a campaign's. And files, sockets, links and firewalls are looked at where nobody else
 makes any: on a Stage, in mount and network namespaces of its own, where the usual folders are empty as on a machine
-that never saw an engine. Control groups, loop devices and the machine's own mounts, links and firewall are compared
-in full.
+that never saw an engine. Control groups in which somebody else runs are somebody else's. Loop devices and the
+machine's own mounts, links and firewall are compared in full.
 """
 
 from __future__ import annotations
@@ -161,9 +161,15 @@ def _processes() -> Iterator[str]:
 
 def _cgroups() -> Iterator[str]:
     tops = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.startswith("cgroup")}
+    ours = {process.pid for process in descendants()}
     for top in sorted(tops):
         for folder, _, _ in os.walk(top):
-            yield f"cgroup: {folder}"
+            try:
+                members = set(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
+            except OSError:  # gone, or threaded
+                continue
+            if members <= ours:
+                yield f"cgroup: {folder}"
 
 
 def _loop_devices() -> Iterator[str]:

@@ -11,28 +11,30 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import docker as sdk
 import psutil
 import pytest
 
-from harness import bundle, guest, workloads
+from harness import bundle, cgroup, guest, workloads
 from harness.errors import Unavailable
 from harness.places import cache
 from harness.store import Result, read
 from tests.inventory import Inventory, Stage, adopting_orphans, descendants, take
 
 if TYPE_CHECKING:
-    from tests.conftest import EngineOrSkip
+    pass
 
 Case = TypeVar("Case")
 
@@ -153,9 +155,7 @@ class Site:
     def clean(self) -> str:
         """What `weighbridge clean` says; it must succeed."""
         argv = self.stage.within(*PROGRAM, "clean")
-        done = subprocess.run(
-            argv, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -190,12 +190,17 @@ def site() -> Iterator[Site]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def same(before: Inventory, after: Inventory, but: str = "no such thing") -> None:
+    changes = [change for change in before.changes(after) if but not in change]
+    assert not changes, "\n" + "\n".join(changes)
+
+
 @pytest.fixture
 def nothing_left(site: Site) -> Iterator[None]:
     """Compares the inventory before the test with the one after it."""
     before = site.take()
     yield
-    assert before.changes(site.take()) == []
+    same(before, site.take())
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +347,120 @@ def test_two_campaigns_at_once(site: Site) -> None:
             assert all_ok(program.result())
 
     some_at_once(weigh, range(2))
+
+
+class Users:
+    """The user's own engines on the stage, each with something in it."""
+
+    def __init__(self, site: Site, docker: sdk.DockerClient) -> None:
+        self._site = site
+        self._docker = docker
+
+    def hold(self) -> dict[str, list[str]]:
+        """What is in them."""
+        containers = self._docker.containers.list(all=True)
+        virsh = "import libvirt; print(*(d.name() for d in libvirt.open('qemu:///system').listAllDomains()))"
+        argv = self._site.stage.within(sys.executable, "-c", virsh)
+        return {
+            "images": sorted(str(image.id) for image in self._docker.images.list(all=True)),
+            "containers": sorted(f"{container.name} {container.status}" for container in containers),
+            "networks": sorted(str(network.id) for network in self._docker.networks.list()),
+            "volumes": sorted(str(volume.id) for volume in self._docker.volumes.list()),
+            "domains": subprocess.check_output(argv, text=True, timeout=TIMEOUT).split(),
+        }
+
+
+@contextmanager
+def daemon(site: Site, name: str, *flags: str) -> Iterator[None]:
+    """A daemon of the user's, from when it says by sd_notify(3) that it is ready."""
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip(f"there is no {name}")
+    door, log = site.folder / name, site.folder / f"{name}.log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("w") as output:
+        notify.bind(str(door))
+        notify.settimeout(TIMEOUT)
+        argv = site.stage.within("setpriv", "--pdeathsig", "KILL", program, *flags)
+        environment = {**site.environment, "NOTIFY_SOCKET": str(door)}
+        with subprocess.Popen(argv, env=environment, stdout=output, stderr=output, process_group=0) as popen:
+            try:
+                while b"READY=1" not in notify.recv(4096):
+                    pass
+                yield
+            finally:
+                popen.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    popen.wait(20)
+                popen.kill()
+
+
+@pytest.fixture
+def users(site: Site, one_of_all: tuple[int, Result, list[str]]) -> Iterator[Users]:
+    """Engines that run on the stage as they would on the machine: they change its links, firewall and ip_forward."""
+    for absent in one_of_all[1].unavailable:
+        pytest.skip(f"{absent.target}: {absent.reason}")
+    group = f"{site.folder.name}-users"
+    flags = ["--data-root", str(site.folder / "docker"), "--cgroup-parent", f"/{group}"]
+    with ExitStack() as stack:
+        stack.callback(cgroup.remove, group)
+        stack.enter_context(daemon(site, "dockerd", *flags, "--exec-opt", "native.cgroupdriver=cgroupfs"))
+        # Where libvirt's user may not open /dev/kvm, libvirtd looks for it anew, for half a minute, at every start.
+        who = 'user = "root"\ngroup = "root"\n' if Path("/dev/kvm").exists() else ""
+        site.stage.path("/etc/libvirt/qemu.conf").write_text('security_driver = "none"\n' + who)
+        stack.enter_context(daemon(site, "virtlogd"))
+        stack.enter_context(daemon(site, "libvirtd"))
+        client = sdk.DockerClient(base_url=f"unix://{site.stage.path('/run/docker.sock')}", timeout=60)
+        stack.callback(client.close)
+        client.api.import_image_from_file(str(bundle.build(workloads.load("hello")).tar()), repository="theirs")
+        container = client.containers.run("theirs", ["sleep", "1000000"], name="theirs", detach=True)
+        stack.callback(container.remove, force=True)
+        client.networks.create("theirs")
+        with vm_of_the_users(site):
+            yield Users(site, client)
+
+
+@contextmanager
+def vm_of_the_users(site: Site) -> Iterator[None]:
+    """A machine of the user's, paused; by it libvirtd makes the control groups of all machines."""
+    was = {path for path in cgroup.ROOT.glob("*/machine")}
+    vm = "<domain type='qemu'><name>theirs</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+    # Asked what it can the daemon looks at each QEMU there is, and keeps that in its cache.
+    make = "import libvirt; c = libvirt.open('qemu:///system'); c.getCapabilities();"
+    make += f"c.createXML({vm!r}, libvirt.VIR_DOMAIN_START_PAUSED)"
+    end = "import libvirt; libvirt.open('qemu:///system').lookupByName('theirs').destroy()"
+    subprocess.run(site.stage.within(sys.executable, "-c", make), check=True, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        subprocess.run(site.stage.within(sys.executable, "-c", end), check=True, timeout=TIMEOUT)
+        if cgroup.ROOT / "memory/machine" not in was:
+            cgroup.remove("machine")
+
+
+SWEPT = "+ file: /run/docker/netns/"
+"""dockerd unmounts the namespace of a container that is gone at once, and sweeps up the empty files once a minute."""
+
+
+def test_engines_of_the_users_are_left_as_they_were(site: Site, users: Users) -> None:
+    before, held = site.take(), users.hold()
+    with site.start(ALL, "--engines", "user", "--rounds", "1") as program:
+        assert program.end() == 0, program.said
+        result = program.result()
+    assert all_ok(result)
+    assert {target.target: target.whose for target in result.targets if target.whose != "system"} == {
+        "docker": "user", LIBVIRT: "user",
+    }  # fmt: skip
+    same(before, site.take(), SWEPT)
+    assert users.hold() == held
+
+    def kill(case: tuple[str, tuple[str, int]]) -> None:
+        target, moment = case
+        with site.start(target, "--engines", "user", "--rounds", "1") as program:
+            program.until(*moment)
+            program.popen.kill()
+            program.end()
+
+    some_at_once(kill, [(target, moment) for target in ("docker", LIBVIRT) for moment in MOMENTS[1:]])
+    assert "released" in site.clean()
+    same(before, site.take(), SWEPT)
+    assert users.hold() == held

@@ -112,7 +112,11 @@ class Backend(ABC):
     def launch(self, image: Any, doorbell: Doorbell, mark: Mark) -> AbstractContextManager[Instance]:
         """Timed: asks the engine for one instance. Its death goes to doorbell.watch() as soon as it can be told."""
 
-    def daemons(self) -> list[int]:
+    def refresh(self, image: Any) -> None:
+        """Untimed, before each launch: makes new what every instance must find new and no engine makes for it."""
+        return
+
+    def daemons(self) -> list[int] | Unseen:
         """The pids of daemons that all instances share, for the records of the host."""
         return []
 

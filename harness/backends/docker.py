@@ -26,7 +26,7 @@ from harness.engines import docker as engine
 from harness.engines.docker import DockerEngine
 from harness.errors import EngineError, ExitedBeforeReady, Unavailable
 from harness.ledger import Ledger
-from harness.model import Applied, Group, Limits, Plan, TargetRecord
+from harness.model import Group, Limits, Plan, TargetRecord
 from harness.process import END_TIMEOUT
 
 CALL_TIMEOUT = 60
@@ -44,10 +44,7 @@ class Container(Instance):
         self._client = client
         self._identity = identity
         self._groups = groups
-        self.limits = {
-            "cpus": Applied(limits.cpus, "cfs quota (NanoCpus)"),
-            "memory": Applied(limits.memory, "memory cgroup (Memory)"),
-        }
+        self.limits = cgroup.applied(groups, limits)
 
     def processes(self) -> Mapping[Group, list[int]]:
         """The shim is the parent of the container's first process, and in no control group of the container's."""
@@ -113,7 +110,7 @@ class Docker(Backend):
     def close(self) -> None:
         self._stack.close()
 
-    def daemons(self) -> list[int]:
+    def daemons(self) -> list[int] | Unseen:
         return self._engine.daemons()
 
     @contextmanager

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-import psutil
 
 from harness import cgroup, mounts
 from harness.backends import DOORBELL, Backend, Image, Instance, Part, environment
@@ -20,7 +19,7 @@ from harness.doorbell import Doorbell, Mark
 from harness.errors import Unavailable
 from harness.ledger import remove_folder
 from harness.model import Group, Limits, TargetRecord
-from harness.process import Child, spawn, tail
+from harness.process import Child, end_all, rooted, spawn, tail
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,11 @@ class HostImage(Image):
         return self.folder / "doorbell"
 
     def renew(self) -> None:
-        """Makes the layer as new: no run sees what another wrote."""
-        self.discard()
+        """Makes the layer as new: no run sees what another wrote, nor what another left running."""
+        end_all(lambda: rooted(self.root))
+        mounts.unmount_below(str(self.folder))
+        for name in ("upper", "work", "root"):
+            remove_folder(str(self.folder / name))
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir()
         layers = (f"lowerdir={self.tree}", f"upperdir={self.folder}/upper", f"workdir={self.folder}/work")
@@ -51,11 +53,6 @@ class HostImage(Image):
         for device in DEVICES:
             mounts.mount("bind", f"/dev/{device}", self.root / "dev" / device)
         mounts.mount("bind", self.fifo, self.root / DOORBELL.lstrip("/"))
-
-    def discard(self) -> None:
-        mounts.unmount_below(str(self.folder))
-        for name in ("upper", "work", "root"):
-            remove_folder(str(self.folder / name))
 
 
 class HostInstance(Instance):
@@ -67,14 +64,18 @@ class HostInstance(Instance):
     def processes(self) -> Mapping[Group, list[int]]:
         if folder := self._image.group.folders.get("memory"):
             return {"workload": cgroup.members(folder)}
-        child = psutil.Process(self._child.pid)
-        return {"workload": [p.pid for p in (child, *child.children(recursive=True))]}
+        return {"workload": rooted(self._image.root)}
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._image.group.folders
 
     def parts(self) -> tuple[Part, ...]:
-        return (Part("upper", (self._image.folder / "upper",)),)
+        folder = self._image.folder
+        return (
+            Part("upper", (folder / "upper",)),
+            Part("overlay work", (folder / "work",)),
+            Part("log", (self._child.log,)),
+        )
 
     def log(self) -> str:
         return tail(self._child.log)
@@ -89,12 +90,13 @@ class Host(Backend):
     def probe(self) -> TargetRecord:
         if os.geteuid() != 0:
             raise Unavailable("chroot(8) needs root", "run as root, or take the target userns-chroot for the zero line")
+        mounts.check_layers(self.ledger.folder)
         return TargetRecord(
             target=self.options.target,
             engine="Linux",
             version=platform.release(),
             whose="system",
-            profile={"chroot": version_of("chroot"), "isolation": "none"},
+            profile={"chroot": version_of(self._chroot), "isolation": "none"},
         )
 
     @contextmanager
@@ -108,18 +110,24 @@ class Host(Backend):
             image = HostImage(bundle, limits, (Part("tree", (tree,)),), tree, folder, group)
             os.mkfifo(image.fifo)
             image.renew()
-            yield image
+            try:
+                yield image
+            finally:
+                end_all(lambda: rooted(image.root))
+
+    def refresh(self, image: HostImage) -> None:
+        image.renew()
 
     @contextmanager
     def launch(self, image: HostImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
         name = self.ledger.name()
         log = image.folder / f"{name}.log"
-        argv = [find("chroot", "coreutils"), str(image.root), "/init"]
-        with ExitStack() as stack:
-            stack.callback(image.renew)
-            doorbell.ring_from(image.fifo)
-            child = stack.enter_context(
-                spawn(self.ledger, name, image.group.joining(image.tree, argv), log, environment(DOORBELL))
-            )
+        argv = image.group.joining(image.tree, [self._chroot, str(image.root), "/init"])
+        doorbell.ring_from(image.fifo)
+        with spawn(self.ledger, name, argv, log, environment(DOORBELL)) as child:
             doorbell.watch(child.pidfd)
             yield HostInstance(child, image)
+
+    @cached_property
+    def _chroot(self) -> str:
+        return find("chroot", "coreutils")

@@ -50,11 +50,17 @@ class DiskImage(Image):
 class VirtualMachine(Instance):
     guest_ram = machine.GUEST_RAM
 
-    def __init__(self, pid: int, folder: Path, limits: Limits) -> None:
+    def __init__(self, engine: LibvirtEngine, name: str, pid: int, folder: Path, limits: Limits) -> None:
+        self._engine = engine
+        self._name = name
         self._pid = pid
         self._folder = folder
+        vcpus = _vcpus(limits)
+        whole = vcpus == limits.cpus
         self.limits = {
-            "cpus": Applied(limits.cpus, f"{_vcpus(limits)} vCPU"),
+            "cpus": Applied(limits.cpus, f"{vcpus} vCPU")
+            if whole
+            else Applied(limits.cpus, None, reason=f"a machine has whole vCPUs; this one has {vcpus}"),
             "memory": Applied(limits.memory, "guest RAM"),
         }
 
@@ -66,7 +72,11 @@ class VirtualMachine(Instance):
         return cgroup.of_process(self._pid)
 
     def parts(self) -> tuple[Part, ...]:
-        return (Part("overlay", (self._folder / "overlay",)), Part("log", (self._folder / "console",)))
+        return (
+            Part("overlay", (self._folder / "overlay",)),
+            Part("metadata", self._engine.metadata(self._name)),
+            Part("log", (self._folder / "console",)),
+        )
 
     def log(self) -> str:
         return tail(self._folder / "console")
@@ -85,6 +95,8 @@ class Libvirt(Backend):
 
     def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
         super().__init__(options, ledger, plan)
+        if plan.libvirt_uri not in (None, *engine.URIS):
+            raise BadInput(f"libvirt URI {plan.libvirt_uri!r}: this machine's are {' and '.join(engine.URIS)}")
         self._stack = ExitStack()
         self._accelerator: Accelerator = "tcg"
         if plan.kernel is not None or plan.modules is not None:  # what is none is told before anything is started
@@ -122,7 +134,7 @@ class Libvirt(Backend):
     def close(self) -> None:
         self._stack.close()
 
-    def daemons(self) -> list[int]:
+    def daemons(self) -> list[int] | Unseen:
         return self._engine.daemons()
 
     @contextmanager
@@ -159,7 +171,7 @@ class Libvirt(Backend):
             stack.enter_context(_gone_afterwards(pid))
             stack.callback(engine.destroy_domain, self._engine.uri, name)
             engine.resume(domain)
-            yield VirtualMachine(pid, folder, image.limits)
+            yield VirtualMachine(self._engine, name, pid, folder, image.limits)
 
     def _machine(self, name: str, initramfs: Path, disk: Path, folder: Path, limits: Limits) -> Machine:
         return Machine(

@@ -6,24 +6,22 @@ Source: namespaces(7), user_namespaces(7), pivot_root(2), and Linux, Documentati
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import psutil
-
-from harness import cgroup
+from harness import cgroup, mounts
 from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, environment
 from harness.bundle import DEVICES, Bundle
 from harness.cgroup import ControlGroup
-from harness.command import find, version_of
+from harness.command import CommandFailed, find, run, version_of
 from harness.doorbell import Doorbell, Mark
 from harness.errors import Unavailable
 from harness.model import Group, Limits, TargetRecord
-from harness.process import Child, spawn, tail
+from harness.process import Child, end_all, sharing_mounts, spawn, tail
 
 SEVEN = ("mount", "uts", "ipc", "net", "pid", "user", "cgroup")
 KINDS = (*SEVEN, "time")
@@ -48,10 +46,8 @@ class Sandbox(Instance):
     def processes(self) -> Mapping[Group, list[int]]:
         """With a PID namespace unshare(1) stays outside as the parent of its init; without one it becomes it."""
         mine = self._child.pid
-        if folder := self._group.folders.get("memory"):
-            pids = cgroup.members(folder)
-        else:
-            pids = [mine, *(p.pid for p in psutil.Process(mine).children(recursive=True))]
+        folder = self._group.folders.get("memory")
+        pids = cgroup.members(folder) if folder else sharing_mounts(mine)
         if not self._supervised:
             return {"workload": pids}
         return {"workload": [pid for pid in pids if pid != mine], "supervisor": [mine]}
@@ -60,7 +56,11 @@ class Sandbox(Instance):
         return self._group.folders
 
     def parts(self) -> tuple[Part, ...]:
-        return (Part("upper", (self._layer / "upper",)),)
+        return (
+            Part("upper", (self._layer / "upper",)),
+            Part("overlay work", (self._layer / "work",)),
+            Part("log", (self._child.log,)),
+        )
 
     def log(self) -> str:
         return tail(self._child.log)
@@ -92,20 +92,22 @@ class Namespace(Backend):
         return UNPRIVILEGED if os.geteuid() == 0 and "user" in self.kinds else None
 
     def probe(self) -> TargetRecord:
-        done = subprocess.run([*self._unshare(), "true"], capture_output=True, text=True)
-        if done.returncode:
+        mounts.check_layers(self.ledger.folder)
+        try:
+            run([*self._unshare, find("true", "coreutils")])
+        except CommandFailed as error:
             raise Unavailable(
-                f"the kernel refuses new {', '.join(self.kinds)} namespaces: {done.stderr.strip()}",
+                f"the kernel refuses new {', '.join(self.kinds)} namespaces: {error}",
                 "run as root, or allow unprivileged user namespaces (sysctl user.max_user_namespaces, "
                 "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
-            )
+            ) from error
         profile = {
             "namespaces": self.kinds,
             "root": self.root_by,
             "root mapped to uid": (self.uid or os.geteuid()) if "user" in self.kinds else 0,
             "network": "loopback only" if "net" in self.kinds else "the host's",
             "no new privileges": self.root_by == "pivot_root",
-            "argv": " ".join(self._unshare()),
+            "argv": " ".join(self._unshare),
         }
         return TargetRecord(self.options.target, "util-linux", version_of("unshare"), "system", profile=profile)
 
@@ -127,11 +129,14 @@ class Namespace(Backend):
             (layer / "fstab").write_text(self._mounts(image.tree, layer, doorbell.fifo))
             mark("created")
             enter = [f"{image.tree}/bin/busybox", "sh", str(SCRIPT), f"{layer}/fstab", f"{layer}/root", self._words()]
-            argv = group.joining(image.tree, [*self._unshare(), *enter])
+            argv = group.joining(image.tree, [*self._unshare, *enter])
             child = stack.enter_context(spawn(self.ledger, name, argv, layer / "log", environment(DOORBELL)))
             doorbell.watch(child.pidfd)
+            if "pid" not in self.kinds:  # nothing else would end what the instance's first process leaves behind
+                stack.callback(end_all, lambda: [pid for pid in sharing_mounts(child.pid) if pid != child.pid])
             yield Sandbox(child, group, layer, supervised="pid" in self.kinds)
 
+    @cached_property
     def _unshare(self) -> list[str]:
         # Most sandboxes thereby die with a killed harness at once; `clean` finds the rest.
         argv = [find("setpriv", "util-linux"), "--pdeathsig", "KILL"]

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
+
+import psutil
+
+from harness.backends import Unseen
 
 SOCKET_PATH_LIMIT = 107
 """Bytes that the path of a Unix socket may have (unix(7): 108 with the NUL)."""
@@ -13,6 +18,26 @@ def peer(path: str) -> int:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         return peer_of(connection)
+
+
+def program(pid: int) -> str:
+    """The name of a running program; empty where it has ended."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def serving(path: str, names: Sequence[str]) -> list[int] | Unseen:
+    """The daemon of one of these names that serves a Unix socket.
+
+    The socket tells only who began to listen: where systemd did, the daemon is looked for by name.
+    """
+    pid = peer(path)
+    if program(pid) in names:
+        return [pid]
+    found = [process.pid for process in psutil.process_iter() if program(process.pid) in names]
+    return found or Unseen(f"no {' or '.join(names)} is visible from here")
 
 
 def peer_of(connection: socket.socket) -> int:

@@ -17,11 +17,11 @@ from typing import Literal
 from urllib.parse import urlparse
 
 import docker as sdk
-import psutil
 
 from harness import cgroup
+from harness.backends import Unseen
 from harness.command import find as find_program
-from harness.engines import SOCKET_PATH_LIMIT, last_cause, last_line, peer
+from harness.engines import SOCKET_PATH_LIMIT, last_cause, last_line, program, serving
 from harness.errors import Unavailable
 from harness.ledger import Ledger
 from harness.model import Plan
@@ -53,15 +53,12 @@ class DockerEngine:
     name: str | None = None
     cgroup_parent: str | None = None
 
-    def daemons(self) -> list[int]:
-        """The host's pids of its daemons, as far as they can be told from outside."""
+    def daemons(self) -> list[int] | Unseen:
+        """The host's pids of its daemons; of an engine that is not ours, the one that serves its socket."""
         if self.name is not None:
-            return [pid for pid in named(self.name) if _program(pid) in DAEMONS]
+            return [pid for pid in named(self.name) if program(pid) in DAEMONS]
         address = urlparse(self.url)
-        if address.scheme != "unix":
-            return []
-        pid = peer(address.path)
-        return [pid] if _program(pid) in DAEMONS else []
+        return serving(address.path, DAEMONS) if address.scheme == "unix" else Unseen("its socket is not a Unix socket")
 
 
 @contextmanager
@@ -116,6 +113,7 @@ def _private_docker(ledger: Ledger) -> Iterator[DockerEngine]:
         if len(path) > SOCKET_PATH_LIMIT:
             raise Unavailable(f"the path {path} is too long for a socket", "name a shorter folder by WEIGHBRIDGE_STATE")
         notify.bind(str(folder / "notify"))
+        (folder / "daemon.json").write_text("{}")  # /etc/docker/daemon.json is the user's engine's
         environment = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / "notify")}
         with spawn(ledger, name, _dockerd(folder, group), folder / "log", environment) as child:
             _wait_until_ready(notify, child)
@@ -129,7 +127,7 @@ def _dockerd(folder: Path, group: str) -> list[str]:
         *(find_program("unshare", "util-linux"), *namespaces),
         *("sh", "-c", IN_NAMESPACES, "sh"),
         *(find_program("dockerd", "docker.io"), "--host", f"unix://{folder}/docker.sock", "--pidfile", f"{folder}/pid"),
-        *("--data-root", f"{folder}/data"),
+        *("--data-root", f"{folder}/data", "--config-file", f"{folder}/daemon.json"),
         *("--cgroup-parent", f"/{group}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
     ]
 
@@ -143,10 +141,3 @@ def _wait_until_ready(notify: socket.socket, child: Child) -> None:
         if notify.fileno() not in heard:
             how = "ended" if heard else f"was not ready within {START_TIMEOUT:g} s"
             raise Unavailable(f"a private dockerd {how}: {last_line(tail(child.log))}", "see `weighbridge doctor`")
-
-
-def _program(pid: int) -> str:
-    try:
-        return psutil.Process(pid).name()
-    except psutil.NoSuchProcess:
-        return ""

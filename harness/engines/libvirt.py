@@ -9,7 +9,7 @@ import os
 import pwd
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +18,19 @@ from urllib.parse import parse_qs, urlparse
 import psutil
 
 from harness import cgroup, places
+from harness.backends import Unseen
 from harness.command import CommandFailed, run
 from harness.command import find as program
-from harness.engines import SOCKET_PATH_LIMIT, peer
+from harness.engines import SOCKET_PATH_LIMIT, serving
 from harness.errors import EngineError, Unavailable
 from harness.ledger import Ledger, held, remove_folder
 from harness.model import Plan
 from harness.process import end_all, told
 
+URIS = ("qemu:///system", "qemu:///session")
+SHORT_NAME = 20
+"""Characters of a domain's name that libvirt takes into the names of its folders."""
+DAEMONS = ("libvirtd", "virtqemud")
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 QEMU_USER = "libvirt-qemu"
 LONGEST_SOCKET = "lib/qemu/domain-1000-weighbridge-20261123/monitor.sock"
@@ -89,13 +94,23 @@ class LibvirtEngine:
         except sdk.libvirtError as error:
             raise EngineError(f"libvirt: {error.get_error_message()}") from error
 
-    def daemons(self) -> list[int]:
+    def metadata(self, name: str) -> tuple[Path, ...]:
+        """What the driver keeps of a domain: its state, its log, its folder, which has the name's beginning."""
+        root = parse_qs(urlparse(self.uri).query).get("root", [""])[0]
+        folders = [Path(root, kind, "qemu") for kind in ("lib", "log", "run")]
+        if self.whose == "user":
+            folders = [Path("/var/lib/libvirt/qemu"), Path("/var/log/libvirt/qemu"), Path("/run/libvirt/qemu")]
+        patterns = (f"{name}.*", f"domain-*-{name[:SHORT_NAME]}")
+        return tuple(path for folder in folders for pattern in patterns for path in folder.glob(pattern))
+
+    def daemons(self) -> list[int] | Unseen:
         """The daemon's pid; none is needed under the embedded driver."""
         if self.whose == "private":
             return []
         session = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "libvirt")
         local = [str(session / Path(path).name) for path in SOCKETS] if self.uri.endswith("/session") else SOCKETS
-        return [peer(path) for path in local if Path(path).is_socket()][:1]
+        path = next((path for path in local if Path(path).is_socket()), None)
+        return serving(path, DAEMONS) if path else Unseen("the daemon's socket is not where libvirt puts it")
 
 
 @contextmanager
@@ -104,7 +119,7 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
     if plan.engines == "user" or plan.libvirt_uri is not None:
         uri = plan.libvirt_uri or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
         with _opened(uri) as connection:
-            label = _label(connection) if uri == "qemu:///system" else None
+            label = _label(connection) if uri.endswith("/system") else None
             yield LibvirtEngine(connection, uri, "user", label)
         return
     root = _embedded[0] if _embedded else ledger.folder / "vm"
@@ -174,6 +189,19 @@ def destroy_domain(uri: str, name: str) -> None:
         except sdk.libvirtError as error:
             if error.get_error_code() not in (sdk.VIR_ERR_NO_DOMAIN, sdk.VIR_ERR_OPERATION_INVALID):
                 raise EngineError(f"libvirt: {error.get_error_message()}") from error
+    if not roots:
+        _remove_log(uri, name)
+
+
+def _remove_log(uri: str, name: str) -> None:
+    """A daemon keeps the log of a domain that is gone, for ever."""
+    logs = Path("/var/log/libvirt/qemu") if uri.endswith("/system") else _cache() / "libvirt/qemu/log"
+    with suppress(PermissionError):  # root's, for a user who may ask the system's daemon for domains
+        (logs / f"{name}.log").unlink(missing_ok=True)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _traces() -> list[str]:
@@ -184,8 +212,7 @@ def _traces() -> list[str]:
     if os.geteuid() == 0:
         runtime = Path("/run/libvirt")
     else:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or cache, "libvirt")
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or _cache(), "libvirt")
     shared = {path for _, what in held(remove_traces) for path in what["paths"]}
     found = [runtime / "hostdevmgr", runtime / "common/system.token", runtime / "common", runtime]
     return [str(path) for path in found if str(path) in shared or not path.exists()]

@@ -6,6 +6,7 @@ Source: stat(2): st_blocks counts units of 512 bytes whatever the filesystem's o
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def allocated(*paths: Path) -> int:
 def _files(path: Path) -> Iterator[os.stat_result]:
     top = path.lstat()
     yield top
-    if not path.is_dir() or path.is_symlink():
+    # Mode 000 is an overlay's own work folder: nobody may list it, and at rest nothing is in it.
+    if not stat.S_ISDIR(top.st_mode) or stat.S_IMODE(top.st_mode) == 0:
         return
     with os.scandir(path) as entries:
         for entry in entries:

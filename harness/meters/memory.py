@@ -48,12 +48,12 @@ def processes(pids: Sequence[int]) -> Weight:
     return _sum(weights)
 
 
-def daemons(pids_of: Mapping[str, Sequence[int]]) -> list[Sample]:
+def daemons(pids_of: Mapping[str, Sequence[int] | Unseen]) -> list[Sample]:
     """What the daemons of each target weigh: they serve all instances and are weighed once, part = target."""
     return [
         Sample(s.metric, s.unit, s.value, "daemon", target, s.reason)
         for target, pids in pids_of.items()
-        for s in _samples("daemon", processes(pids))
+        for s in _samples("daemon", pids if isinstance(pids, Unseen) else processes(pids))
     ]
 
 
