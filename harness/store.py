@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
-import pandas as pd
 
 from harness import metrics
 from harness.errors import BadInput
@@ -28,6 +27,9 @@ from harness.model import (
     TargetRecord,
     UnavailableRecord,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FRAME_COLUMNS = (
     "campaign", "target", "workload", "round", "phase", "ok", "run", "metric", "group", "part", "unit", "value",
@@ -120,6 +122,8 @@ class Result:
 
     def frame(self) -> pd.DataFrame:
         """Everything that was sampled, tidy: a row a value, columns FRAME_COLUMNS. Start-up phases are among it."""
+        import pandas as pd  # here: it has no business in a process that measures
+
         rows = [row for run in self.runs for row in _rows(self.header.campaign, run)]
         for image in self.images:
             known = (self.header.campaign, image.target, image.workload, None, None, True, None)
