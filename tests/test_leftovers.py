@@ -27,9 +27,11 @@ import docker as sdk
 import psutil
 import pytest
 
-from harness import bundle, cgroup, guest, workloads
+from harness import bundle, cgroup, guest, ledger, mounts, workloads
 from harness.errors import Unavailable
+from harness.ledger import LeftBehind, Ledger
 from harness.places import cache
+from harness.signals import Interrupted, held, interruptible
 from harness.store import Result, read
 from tests.inventory import Inventory, Stage, adopting_orphans, descendants, take
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 Case = TypeVar("Case")
 
-pytestmark = pytest.mark.engine
+engine = pytest.mark.engine
 
 TIMEOUT = 120.0
 """Seconds for whatever is waited for; what hangs fails."""
@@ -236,11 +238,13 @@ def some_at_once(do: Callable[[Case], None], cases: Iterable[Case]) -> None:
         list(pool.map(do, cases))
 
 
+@engine
 def test_a_run_leaves_nothing(one_of_all: tuple[int, Result, list[str]]) -> None:
     code, result, left = one_of_all
     assert (code, all_ok(result), left) == (0, True, [])
 
 
+@engine
 @every_target
 @pytest.mark.usefixtures("nothing_left")
 def test_interrupted_in_any_phase(site: Site, target: str) -> None:
@@ -256,6 +260,7 @@ def test_interrupted_in_any_phase(site: Site, target: str) -> None:
     some_at_once(interrupt, MOMENTS)
 
 
+@engine
 @every_target
 @pytest.mark.usefixtures("nothing_left")
 def test_killed_in_any_phase(site: Site, target: str) -> None:
@@ -271,6 +276,7 @@ def test_killed_in_any_phase(site: Site, target: str) -> None:
     assert site.clean() == "nothing was left behind"
 
 
+@engine
 @every_target
 @pytest.mark.usefixtures("nothing_left")
 def test_killed_with_each_object_that_it_makes(site: Site, target: str) -> None:
@@ -286,6 +292,7 @@ def test_killed_with_each_object_that_it_makes(site: Site, target: str) -> None:
     assert site.clean() == "nothing was left behind"
 
 
+@engine
 @pytest.mark.parametrize("target", [LIBVIRT], indirect=True)
 @pytest.mark.usefixtures("nothing_left")
 def test_killed_while_libvirt_asks_qemu_what_it_can(site: Site, target: str) -> None:
@@ -300,6 +307,7 @@ def test_killed_while_libvirt_asks_qemu_what_it_can(site: Site, target: str) -> 
     assert "released" in site.clean()
 
 
+@engine
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.usefixtures("nothing_left")
 def test_other_signals_do_as_ctrl_c_does(site: Site, number: signal.Signals) -> None:
@@ -312,20 +320,22 @@ def test_other_signals_do_as_ctrl_c_does(site: Site, number: signal.Signals) -> 
         assert footer.stopped == f"interrupted by {number.name}"
 
 
+@engine
 @pytest.mark.parametrize("target", ["docker"], indirect=True)
 @pytest.mark.usefixtures("nothing_left")
 def test_further_signals_do_not_stop_the_cleaning_up(site: Site, target: str) -> None:
     """As long as there is a ledger the campaign is not over."""
     with site.start(f"host,{target}", "--engines", "private", "--rounds", "1") as program:
         program.until("waiting")
-        [ledger] = (site.folder / "state/ledgers").iterdir()
-        while ledger.exists():
+        [path] = (site.folder / "state/ledgers").iterdir()
+        while path.exists():
             program.interrupt(signal.SIGINT)
             program.interrupt(signal.SIGTERM)
         program.end()
         assert program.result().footer is not None
 
 
+@engine
 @pytest.mark.usefixtures("nothing_left")
 def test_a_living_campaign_is_touched_neither_by_clean_nor_by_another_one(site: Site) -> None:
     with site.start("host,namespace", "--rounds", "1") as living:
@@ -339,6 +349,7 @@ def test_a_living_campaign_is_touched_neither_by_clean_nor_by_another_one(site: 
         assert all_ok(living.result())
 
 
+@engine
 @pytest.mark.usefixtures("nothing_left", "one_of_all")
 def test_two_campaigns_at_once(site: Site) -> None:
     def weigh(_: int) -> None:
@@ -441,6 +452,7 @@ SWEPT = "+ file: /run/docker/netns/"
 """dockerd unmounts the namespace of a container that is gone at once, and sweeps up the empty files once a minute."""
 
 
+@engine
 def test_engines_of_the_users_are_left_as_they_were(site: Site, users: Users) -> None:
     before, held = site.take(), users.hold()
     with site.start(ALL, "--engines", "user", "--rounds", "1") as program:
@@ -464,3 +476,74 @@ def test_engines_of_the_users_are_left_as_they_were(site: Site, users: Users) ->
     assert "released" in site.clean()
     same(before, site.take(), SWEPT)
     assert users.hold() == held
+
+
+def release(path: str) -> None:
+    """Releases a file, unless another one says that this cannot be done."""
+    if Path(f"{path}.stuck").exists():
+        raise OSError(f"{path} is stuck")
+    Path(path).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Three files, of which the second cannot be released yet."""
+    monkeypatch.setenv("WEIGHBRIDGE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    made = [tmp_path / name for name in ("first", "second", "third")]
+    for path in (*made, tmp_path / "second.stuck"):
+        path.touch()
+    return made
+
+
+def test_a_release_that_fails_stops_no_other_one_and_is_left_to_clean(things: list[Path]) -> None:
+    first, second, third = things
+    with (
+        pytest.raises(LeftBehind, match="clean"),
+        Ledger() as book,
+        book.holding(release, path=str(first)),
+        book.holding(release, path=str(second)),
+        book.holding(release, path=str(third)),
+    ):
+        pass
+    assert [path.exists() for path in things] == [False, True, False]
+    assert "second is stuck" in str(ledger.reap()[book.campaign])
+    assert book.path.exists()
+    Path(f"{second}.stuck").unlink()
+    assert ledger.reap() == {book.campaign: None}
+    assert (second.exists(), book.path.exists(), book.folder.exists()) == (False, False, False)
+
+
+def test_a_release_that_fails_does_not_hide_why_the_block_ended(things: list[Path]) -> None:
+    second = things[1]
+    with Ledger() as book:
+        with pytest.raises(Interrupted) as told, book.holding(release, path=str(second)):
+            raise Interrupted(signal.SIGINT)
+        assert "second is stuck" in told.value.__notes__[0]
+        Path(f"{second}.stuck").unlink()
+    assert not second.exists()
+
+
+def test_what_is_struck_out_is_not_released_again(things: list[Path]) -> None:
+    first, _, _ = things
+    with Ledger() as book:
+        with book.holding(release, path=str(first)):
+            pass
+        first.touch()
+    assert first.exists()
+
+
+def test_a_signal_does_not_tear_a_release_apart() -> None:
+    done = []
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        with held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("released")
+        done.append("gone on")
+    assert done == ["released"]
+
+
+def test_mounts_are_found_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc")
+    assert "/proc" in mounts.below(str(tmp_path / "link"))
