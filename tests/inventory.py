@@ -25,8 +25,11 @@ import psutil
 TIMEOUT = 60.0
 PR_SET_CHILD_SUBREAPER = 36
 
-EMPTIED = ("/tmp", "/var/tmp", "/run", "/dev/shm", "/var/lib/docker", "/var/lib/containerd", "/var/lib/libvirt")
-EMPTIED += ("/var/log/libvirt", "/var/cache/libvirt", "/var/lib/machines", "/etc/libvirt", "/etc/docker")
+EMPTIED = (
+    *("/tmp", "/var/tmp", "/run", "/dev/shm", "/var/lib/machines"),
+    *("/var/lib/docker", "/var/lib/containerd", "/etc/docker"),
+    *("/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/etc/libvirt"),
+)
 HOMES = (".cache/libvirt", ".config/libvirt", ".local/share/libvirt", ".docker")
 
 NETWORK = """
@@ -74,7 +77,7 @@ class Stage:
         """kept: what must be seen there, so that a folder which it lies in is not emptied. Needs root."""
         there = [Path(name) for name in EMPTIED if Path(name).is_dir()]
         emptied = [folder for folder in there if not any(path.is_relative_to(folder) for path in kept)]
-        argv = ["unshare", "--mount", "--net", "sh", "-c", STAGE, "sh", *emptied]
+        argv = ["unshare", "--mount", "--net", "sh", "-c", STAGE, "sh", *map(str, emptied)]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdin is not None and process.stdout is not None
             assert process.stdout.readline() == "ready\n", "the stage's namespaces cannot be made"

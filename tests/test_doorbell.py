@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -124,7 +125,7 @@ def test_however_it_is_cut_the_same_is_heard(
     content = b"\n".join([*rubbish, b"MARK loaded", b"READY", b'FACTS {"cpus": 1}', b""])
     with Doorbell(tmp_path_factory.mktemp("bell")) as bell, Ringer(bell) as ringer:
         edges = [0, *sorted({cut for cut in cuts if cut < len(content)}), len(content)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             ringer.write(content[start:end])
         bell.wait_ready(LONG)
         assert bell.wait_facts(LONG) == {"cpus": 1}

@@ -16,7 +16,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.transforms import blended_transform_factory
 
 from harness.report.rows import Row
 from harness.report.summary import Summary
@@ -46,7 +47,8 @@ _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 8.8, 2.15, 1.85, 0.62, 0.5  # inches, as 
 _ROW, _UPPER, _LOWER, _LEGEND = 0.5, -0.05, 0.14, 0.19
 _MARGIN = 10 - _LEFT * 72  # points from the axes to where titles begin
 _POINTS: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
-_LOG_SPAN = 30.0  # from here on the fastest target would be a sliver on a linear axis
+_LOG_SPAN = 30.0  # from here on the smallest target would be a sliver on a linear axis
+_TOTALS, _SHARES = 0.565, 0.36  # of a panel's width, where its stacks stand beside a log axis
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ class Picture:
 class _Panel:
     title: str
     rows: list[Row]
+
+    def range(self) -> tuple[float, float]:
+        values = [value for row in self.rows for value in row.values]
+        return min(values, default=0.0), max(values, default=0.0)
+
+    def log(self) -> bool:
+        least, most = self.range()
+        return least > 0 and most / least > _LOG_SPAN
 
 
 def draw(summary: Summary) -> list[Picture]:
@@ -124,7 +134,7 @@ def _figure(panels: Sequence[_Panel], stacked: bool) -> Figure:
         middles = [end - height / 2 for end, height in zip(ends, tall, strict=True)]
         axes.set_ylim(sum(tall), 0)
         _frame(axes, panel, middles, name)
-        told = _bars(axes, panel, middles, look) if stacked else _strip(axes, panel, middles)
+        told = _stacked(axes, panel, middles, look) if stacked else _strip(axes, panel, middles, PALETTE[0])
         _title(axes, panel.title, told, over)
         top -= _BOTTOM
     return figure
@@ -139,12 +149,8 @@ def _name(row: Row, several: bool) -> tuple[list[str], list[str]]:
 
 
 def _frame(axes: Axes, panel: _Panel, middles: Sequence[float], names: Sequence[tuple[list[str], list[str]]]) -> None:
-    """What all panels have: a title, and for each row its name at the left, its number and count at the right."""
-    axes.set_facecolor("none")
-    axes.set_yticks([])
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(axis="x", length=0, labelsize=8)
+    """What all panels have: for each row its name at the left, its number and count at the right."""
+    _bare(axes)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     for y, row, name in zip(middles, panel.rows, names, strict=True):
@@ -158,6 +164,14 @@ def _frame(axes: Axes, panel: _Panel, middles: Sequence[float], names: Sequence[
             _beside(axes, y, "right", [quantity(row.estimate.median, row.unit)], [count, *failed])
 
 
+def _bare(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    axes.set_yticks([])
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="x", length=0, labelsize=8)
+
+
 def _title(axes: Axes, title: str, told: str, above: float) -> None:
     """The title and what is to be seen, from the left edge, `above` inches over the axes."""
     axes.annotate(title, (0, 1), (_MARGIN, above * 72 - 14), **_POINTS, fontsize=11, fontweight="bold", va="center")
@@ -166,68 +180,101 @@ def _title(axes: Axes, title: str, told: str, above: float) -> None:
 
 def _beside(axes: Axes, y: float, side: str, loud: Sequence[str], quiet: Sequence[str]) -> None:
     """Lines of text beside a row, centred on it: what it is about, then what is to be known of it."""
-    x, away, align = (0, -10, "right") if side == "left" else (1, 10, "left")
-    at = {**_POINTS, "xycoords": axes.get_yaxis_transform(), "ha": align, "va": "center"}
+    x, away, align = (_LEFT, -10, "right") if side == "left" else (_WIDTH - _RIGHT, 10, "left")
+    across = blended_transform_factory(axes.figure.transFigure, axes.transData)
+    at = {**_POINTS, "xycoords": across, "ha": align, "va": "center"}
     down = (len(loud) + len(quiet) - 1) * 5.2
     for number, text in enumerate([*loud, *quiet]):
         look: Any = {"fontsize": 9.5, "fontweight": "bold"} if number < len(loud) else {"fontsize": 8, "color": QUIET}
-        axes.annotate(text, (x, y), (away, down - number * 10.4), **at, **look)
+        axes.annotate(text, (x / _WIDTH, y), (away, down - number * 10.4), **at, **look)
 
 
-def _strip(axes: Axes, panel: _Panel, middles: Sequence[float]) -> str:
+def _strip(axes: Axes, panel: _Panel, middles: Sequence[float], colour: str) -> str:
     """Launches on a line. Returns what is to be seen."""
-    values = [value for row in panel.rows for value in row.values]
-    least, most = min(values, default=0.0), max(values, default=0.0)
-    log = least > 0 and most / least > _LOG_SPAN
+    least, most = panel.range()
+    unit = panel.rows[0].unit
     for y, row in zip(middles, panel.rows, strict=True):
-        _launches(axes, y, row, 1.0, PALETTE[0])
-    if log:
+        _launches(axes, y, row, 1.0, colour)
+    if panel.log():
+        marks = _marks(least / 1.1, most * 1.1, unit)
         axes.set_xscale("log")
-        axes.set_xlim(10 ** math.floor(math.log10(least / 1.1)), 10 ** math.ceil(math.log10(most * 1.1)))
-        axes.xaxis.set_major_locator(LogLocator(10))
+        axes.set_xlim(marks[0], marks[-1])
+        axes.xaxis.set_major_locator(FixedLocator(marks[:: math.ceil(len(marks) / 6)]))
         axes.minorticks_off()
     else:
         axes.set_xlim(0, most * 1.06 or 1)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, "s")))
-    return f"Each point is one launch, below them the median and its {_INTERVAL}{'; log scale' if log else ''}"
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
+    ending = "; log scale" if panel.log() else ""
+    if panel.rows[0].metric == "disk.shared":
+        return f"Each point is one image, weighed once{ending}"
+    return f"Each point is one launch, below them the median and its {_INTERVAL}{ending}"
+
+
+def _marks(least: float, most: float, unit: str) -> list[float]:
+    """What a log axis is marked at, from below the least to above the most: 1, 10 and 100 of each unit."""
+    thousand = 1024.0 if unit == "B" else 1000.0
+    marks = [ten * thousand**power for power in range(-4, 6) for ten in (1.0, 10.0, 100.0)]
+    first = max((number for number, mark in enumerate(marks) if mark <= least), default=0)
+    return marks[first : next((number for number, mark in enumerate(marks) if mark >= most), len(marks)) + 1]
+
+
+def _stacked(axes: Axes, panel: _Panel, middles: Sequence[float], looks: dict[str, tuple[str, str]]) -> str:
+    """Totals and what they consist of. Returns what is to be seen.
+
+    On a log scale the lengths of a stack's pieces would mean nothing: there each stack is one of shares, beside it.
+    """
+    if swatches := [Patch(facecolor=c, hatch=h, edgecolor=PAPER, label=name) for name, (c, h) in looks.items()]:
+        across = blended_transform_factory(axes.figure.transFigure, axes.transAxes)
+        where: Any = {"loc": "lower left", "bbox_to_anchor": (4 / 72 / _WIDTH, 1.0), "bbox_transform": across}
+        how: Any = {"frameon": False, "fontsize": 8, "handlelength": 1, "handleheight": 1, "columnspacing": 1.4}
+        axes.legend(handles=swatches, ncols=_SWATCHES, borderaxespad=0.7, borderpad=0, **where, **how)
+    if not panel.log():
+        return _bars(axes, panel, middles, looks)
+    told = _strip(axes, panel, middles, PAPER)
+    left, bottom, width, height = axes.get_position().bounds
+    axes.set_position((left, bottom, width * _TOTALS, height))
+    shares = axes.figure.add_axes((left + width * (1 - _SHARES), bottom, width * _SHARES, height))
+    _bare(shares)
+    shares.set_ylim(axes.get_ylim())
+    for y, row in zip(middles, panel.rows, strict=True):
+        _stack(shares, y, row, sum(piece.median or 0 for piece in row.pieces) / 100, looks)
+    shares.set_xlim(0, 100)
+    shares.set_xticks([0, 50, 100], ["0", "50%", "100%"])
+    return f"{told}. Bars: the parts' shares, by their medians"
 
 
 def _bars(axes: Axes, panel: _Panel, middles: Sequence[float], looks: dict[str, tuple[str, str]]) -> str:
-    """Stacked medians. Returns what is to be seen.
-
-    Always linear: on a log scale the lengths of a stack's pieces would mean nothing.
-    """
-    most = max((max(row.values, default=0.0) for row in panel.rows), default=0.0)
+    """Stacked medians, with the launches on them. Returns what is to be seen."""
+    _, most = panel.range()
     size, unit = scale(most, "B")
+    once = panel.rows[0].metric == "disk.shared"
     for y, row in zip(middles, panel.rows, strict=True):
-        left = 0.0
-        for piece in row.pieces if row.estimate else ():
-            if piece.median is not None:
-                colour, hatch = looks[piece.name]
-                width = piece.median / size
-                how: Any = {"color": colour, "hatch": hatch, "edgecolor": PAPER, "linewidth": 0.8}
-                axes.barh(y + _UPPER, width, left=left, height=0.24, **how)
-                left += width
-        if row.metric != "disk.shared":
+        _stack(axes, y if once else y + _UPPER, row, size, looks)
+        if not once:
             _launches(axes, y, row, size, PAPER)
     axes.set_xlim(0, most / size * 1.06 or 1)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}" if value else "0"))
-    swatches = [Patch(facecolor=c, hatch=h, edgecolor=PAPER, label=name) for name, (c, h) in looks.items()]
-    corner = (_MARGIN - 6) / 72 / (_WIDTH - _LEFT - _RIGHT)
-    where: Any = {"loc": "lower left", "bbox_to_anchor": (corner, 1.0), "borderaxespad": 0.7, "borderpad": 0}
-    how = {"frameon": False, "fontsize": 8, "handlelength": 1, "handleheight": 1, "columnspacing": 1.4}
-    if swatches:
-        axes.legend(handles=swatches, ncols=_SWATCHES, **where, **how)
-    if panel.rows[0].metric == "disk.shared":
+    if once:
         return "Weighed once for each image, by part"
     return f"Bars: medians of the parts. Points: totals of the launches, below them the median and its {_INTERVAL}"
 
 
+def _stack(axes: Axes, y: float, row: Row, size: float, looks: dict[str, tuple[str, str]]) -> None:
+    left = 0.0
+    for piece in row.pieces if row.estimate else ():
+        if piece.median:
+            colour, hatch = looks[piece.name]
+            width = piece.median / size
+            how: Any = {"color": colour, "hatch": hatch, "edgecolor": PAPER, "linewidth": 0.8}
+            axes.barh(y, width, left=left, height=0.24, **how)
+            left += width
+
+
 def _looks(panel: _Panel) -> dict[str, tuple[str, str]]:
     """A colour for each piece of a panel, and a hatch besides where there are more pieces than colours."""
-    names = dict.fromkeys(piece.name for row in panel.rows for piece in row.pieces if piece.median is not None)
+    names = dict.fromkeys(piece.name for row in panel.rows for piece in row.pieces if piece.median)
     ways = itertools.cycle(itertools.product(HATCHES, PALETTE))
     return {name: (colour, hatch) for name, (hatch, colour) in zip(names, ways, strict=False)}
 
