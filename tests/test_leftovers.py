@@ -109,7 +109,6 @@ class Program:
         self.popen.kill()
         self.popen.wait()
         os.close(self._pidfd)
-        os.close(os.dup(self._stderr))
 
     def _events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.said.split("\n")[:-1] if line.startswith("{")]

@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 import textwrap
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -37,7 +38,12 @@ _STYLE: Any = {
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
     "xtick.color": QUIET,
+    "xtick.labelsize": 8,
+    "xtick.major.size": 0,
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # a name with a dollar in it is a name
     "svg.fonttype": "none",
@@ -49,6 +55,7 @@ _MARGIN = 10 - _LEFT * 72  # points from the axes to where titles begin
 _POINTS: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
 _LOG_SPAN = 30.0  # from here on the smallest target would be a sliver on a linear axis
 _TOTALS, _SHARES = 0.565, 0.36  # of a panel's width, where its stacks stand beside a log axis
+_Looks = dict[str, tuple[str, str]]  # the colour and the hatch of each piece
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class _Panel:
 
     def log(self) -> bool:
         least, most = self.range()
-        return least > 0 and most / least > _LOG_SPAN
+        return 0 < least < most / _LOG_SPAN
 
 
 def draw(summary: Summary) -> list[Picture]:
@@ -127,8 +134,7 @@ def _figure(panels: Sequence[_Panel], stacked: bool) -> Figure:
     top = total
     for panel, name, tall, over, look in zip(panels, names, heights, above, looks, strict=True):
         top -= over + sum(tall)
-        box = (_LEFT / _WIDTH, top / total, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, sum(tall) / total)
-        axes = figure.add_axes(box)
+        axes = figure.add_axes((_LEFT / _WIDTH, top / total, 1 - (_LEFT + _RIGHT) / _WIDTH, sum(tall) / total))
         # The unit of the vertical axis is an inch: a row with a long label is a taller row.
         ends = list(itertools.accumulate(tall))
         middles = [end - height / 2 for end, height in zip(ends, tall, strict=True)]
@@ -150,9 +156,9 @@ def _name(row: Row, several: bool) -> tuple[list[str], list[str]]:
 
 def _frame(axes: Axes, panel: _Panel, middles: Sequence[float], names: Sequence[tuple[list[str], list[str]]]) -> None:
     """What all panels have: for each row its name at the left, its number and count at the right."""
-    _bare(axes)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.grid(axis="x", color=LINE, linewidth=0.6)
-    axes.set_axisbelow(True)
     for y, row, name in zip(middles, panel.rows, names, strict=True):
         _beside(axes, y, "left", *name)
         if row.estimate is None:
@@ -162,14 +168,6 @@ def _frame(axes: Axes, panel: _Panel, middles: Sequence[float], names: Sequence[
             failed = [f"{row.failed} failed"] if row.failed else []
             count = interval(row.estimate, row.unit)
             _beside(axes, y, "right", [quantity(row.estimate.median, row.unit)], [count, *failed])
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_facecolor("none")
-    axes.set_yticks([])
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(axis="x", length=0, labelsize=8)
 
 
 def _title(axes: Axes, title: str, told: str, above: float) -> None:
@@ -191,21 +189,17 @@ def _beside(axes: Axes, y: float, side: str, loud: Sequence[str], quiet: Sequenc
 
 def _strip(axes: Axes, panel: _Panel, middles: Sequence[float], colour: str) -> str:
     """Launches on a line. Returns what is to be seen."""
-    least, most = panel.range()
-    unit = panel.rows[0].unit
+    (least, most), unit, ending = panel.range(), panel.rows[0].unit, "; log scale" if panel.log() else ""
     for y, row in zip(middles, panel.rows, strict=True):
         _launches(axes, y, row, 1.0, colour)
-    if panel.log():
+    if ending:
         marks = _marks(least / 1.1, most * 1.1, unit)
-        axes.set_xscale("log")
-        axes.set_xlim(marks[0], marks[-1])
-        axes.xaxis.set_major_locator(FixedLocator(marks[:: math.ceil(len(marks) / 6)]))
+        axes.set(xscale="log", xlim=(marks[0], marks[-1]))
         axes.minorticks_off()
+        axes.xaxis.set_major_locator(FixedLocator(marks[:: math.ceil(len(marks) / 6)]))
     else:
         axes.set_xlim(0, most * 1.06 or 1)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
-    ending = "; log scale" if panel.log() else ""
     if panel.rows[0].metric == "disk.shared":
         return f"Each point is one image, weighed once{ending}"
     return f"Each point is one launch, below them the median and its {_INTERVAL}{ending}"
@@ -213,38 +207,35 @@ def _strip(axes: Axes, panel: _Panel, middles: Sequence[float], colour: str) -> 
 
 def _marks(least: float, most: float, unit: str) -> list[float]:
     """What a log axis is marked at, from below the least to above the most: 1, 10 and 100 of each unit."""
-    thousand = 1024.0 if unit == "B" else 1000.0
-    marks = [ten * thousand**power for power in range(-4, 6) for ten in (1.0, 10.0, 100.0)]
-    first = max((number for number, mark in enumerate(marks) if mark <= least), default=0)
-    return marks[first : next((number for number, mark in enumerate(marks) if mark >= most), len(marks)) + 1]
+    marks = [ten * (1024.0 if unit == "B" else 1000.0) ** power for power in range(-4, 6) for ten in (1, 10, 100)]
+    return marks[bisect_right(marks, least) - 1 : bisect_left(marks, most) + 1]
 
 
-def _stacked(axes: Axes, panel: _Panel, middles: Sequence[float], looks: dict[str, tuple[str, str]]) -> str:
+def _stacked(axes: Axes, panel: _Panel, middles: Sequence[float], looks: _Looks) -> str:
     """Totals and what they consist of. Returns what is to be seen.
 
     On a log scale the lengths of a stack's pieces would mean nothing: there each stack is one of shares, beside it.
     """
-    if swatches := [Patch(facecolor=c, hatch=h, edgecolor=PAPER, label=name) for name, (c, h) in looks.items()]:
+    if looks:
+        swatches = [Patch(facecolor=c, hatch=h, edgecolor=PAPER, label=name) for name, (c, h) in looks.items()]
         across = blended_transform_factory(axes.figure.transFigure, axes.transAxes)
         where: Any = {"loc": "lower left", "bbox_to_anchor": (4 / 72 / _WIDTH, 1.0), "bbox_transform": across}
         how: Any = {"frameon": False, "fontsize": 8, "handlelength": 1, "handleheight": 1, "columnspacing": 1.4}
         axes.legend(handles=swatches, ncols=_SWATCHES, borderaxespad=0.7, borderpad=0, **where, **how)
     if not panel.log():
         return _bars(axes, panel, middles, looks)
-    told = _strip(axes, panel, middles, PAPER)
+    told = _strip(axes, panel, middles, QUIET)
     left, bottom, width, height = axes.get_position().bounds
     axes.set_position((left, bottom, width * _TOTALS, height))
     shares = axes.figure.add_axes((left + width * (1 - _SHARES), bottom, width * _SHARES, height))
-    _bare(shares)
-    shares.set_ylim(axes.get_ylim())
+    shares.set(yticks=[], ylim=axes.get_ylim(), xlim=(0, 100))
     for y, row in zip(middles, panel.rows, strict=True):
-        _stack(shares, y, row, sum(piece.median or 0 for piece in row.pieces) / 100, looks)
-    shares.set_xlim(0, 100)
+        _stack(shares, y, row, sum(piece.median or 0 for piece in row.pieces) / 100, looks, shares=True)
     shares.set_xticks([0, 50, 100], ["0", "50%", "100%"])
     return f"{told}. Bars: the parts' shares, by their medians"
 
 
-def _bars(axes: Axes, panel: _Panel, middles: Sequence[float], looks: dict[str, tuple[str, str]]) -> str:
+def _bars(axes: Axes, panel: _Panel, middles: Sequence[float], looks: _Looks) -> str:
     """Stacked medians, with the launches on them. Returns what is to be seen."""
     _, most = panel.range()
     size, unit = scale(most, "B")
@@ -254,25 +245,27 @@ def _bars(axes: Axes, panel: _Panel, middles: Sequence[float], looks: dict[str, 
         if not once:
             _launches(axes, y, row, size, PAPER)
     axes.set_xlim(0, most / size * 1.06 or 1)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}" if value else "0"))
     if once:
         return "Weighed once for each image, by part"
     return f"Bars: medians of the parts. Points: totals of the launches, below them the median and its {_INTERVAL}"
 
 
-def _stack(axes: Axes, y: float, row: Row, size: float, looks: dict[str, tuple[str, str]]) -> None:
+def _stack(axes: Axes, y: float, row: Row, size: float, looks: _Looks, shares: bool = False) -> None:
+    """A bar of the pieces; of shares, each with its percentage where there is room for it."""
     left = 0.0
-    for piece in row.pieces if row.estimate else ():
-        if piece.median:
-            colour, hatch = looks[piece.name]
-            width = piece.median / size
-            how: Any = {"color": colour, "hatch": hatch, "edgecolor": PAPER, "linewidth": 0.8}
-            axes.barh(y, width, left=left, height=0.24, **how)
-            left += width
+    for name, median in [(piece.name, piece.median) for piece in row.pieces if row.estimate and piece.median]:
+        colour, hatch = looks[name]
+        width = median / size
+        how: Any = {"color": colour, "hatch": hatch, "edgecolor": PAPER, "linewidth": 0.8}
+        axes.barh(y, width, left=left, height=0.24, **how)
+        if shares and width > 17 and not hatch:
+            how = {"ha": "center", "va": "center_baseline", "color": "white" if colour == PALETTE[0] else "black"}
+            axes.text(left + width / 2, y, f"{width:.0f}%", fontsize=8, **how)
+        left += width
 
 
-def _looks(panel: _Panel) -> dict[str, tuple[str, str]]:
+def _looks(panel: _Panel) -> _Looks:
     """A colour for each piece of a panel, and a hatch besides where there are more pieces than colours."""
     names = dict.fromkeys(piece.name for row in panel.rows for piece in row.pieces if piece.median)
     ways = itertools.cycle(itertools.product(HATCHES, PALETTE))
