@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from harness import report, store
@@ -379,9 +380,37 @@ def test_every_launch_is_a_point_and_every_number_is_written(golden: Result) -> 
 
 def test_pictures_have_a_log_scale_only_where_the_span_demands_it(golden: Result) -> None:
     near = changed(golden, lambda run: run if run.target in ("host", "namespace") else None)
-    scales = [pictures.draw(summarize([r]))[0].figure.axes[0].get_xscale() for r in (golden, near)]
-    assert scales == ["log", "linear"]
-    assert [axes.get_xscale() for axes in pictures.draw(summarize([golden]))[1].figure.axes] == ["linear"]
+    far, close = (
+        [[axes.get_xscale() for axes in picture.figure.axes] for picture in pictures.draw(summarize([result]))]
+        for result in (golden, near)
+    )
+    # The log axis of a total has its parts' shares beside it; the disk that is shared spans too little for one.
+    assert far == [["log"], ["log", "linear"], ["linear", "log", "linear"]]
+    assert close == [["linear"], ["linear"], ["linear", "linear"]]
+
+
+def test_beside_a_log_axis_the_parts_are_shares_of_the_whole(golden: Result) -> None:
+    summary = summarize([golden])
+    _, shares = pictures.draw(summary)[1].figure.axes
+    bars = [bar.get_width() for bar in shares.patches if isinstance(bar, Rectangle)]
+    expected = []
+    for drawn in summary.rows("memory.pss"):
+        parts = [piece.median for piece in drawn.pieces if piece.median is not None]
+        expected += [100 * part / sum(parts) for part in parts]
+    assert bars == pytest.approx(expected) and sum(bars) == pytest.approx(400)
+    assert shares.get_xlim() == (0, 100)
+
+
+def test_a_total_that_fills_many_powers_of_ten_has_no_more_marks_than_fit(golden: Result) -> None:
+    def spread(run: Run) -> Run:
+        vast = 1e6 if run.target == "libvirt/pc" else 1.0
+        samples = [msgspec.structs.replace(s, value=s.value and s.value * vast) for s in run.samples]
+        return msgspec.structs.replace(run, samples=samples)
+
+    axes = pictures.draw(summarize([changed(golden, spread)]))[1].figure.axes[0]
+    low, high = axes.get_xlim()
+    assert low <= 174080 and high >= 1.3e14
+    assert 2 <= len(axes.get_xticks()) <= 6
 
 
 def test_a_campaign_without_any_run_still_gives_a_report(golden: Result, tmp_path: Path) -> None:

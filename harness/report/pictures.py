@@ -224,7 +224,7 @@ def _stacked(axes: Axes, panel: _Panel, middles: Sequence[float], looks: _Looks)
         axes.legend(handles=swatches, ncols=_SWATCHES, borderaxespad=0.7, borderpad=0, **where, **how)
     if not panel.log():
         return _bars(axes, panel, middles, looks)
-    told = _strip(axes, panel, middles, QUIET)
+    told = _strip(axes, panel, middles, PAPER)
     left, bottom, width, height = axes.get_position().bounds
     axes.set_position((left, bottom, width * _TOTALS, height))
     shares = axes.figure.add_axes((left + width * (1 - _SHARES), bottom, width * _SHARES, height))
