@@ -16,7 +16,7 @@ from typing import Literal
 from harness import backends, bundle, host, signals, workloads
 from harness.backends import Backend
 from harness.command import CommandFailed, run
-from harness.errors import BadInput, Unavailable, WeighbridgeError
+from harness.errors import BadInput, EngineError, Unavailable, WeighbridgeError
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
 from harness.meters import disk, memory
@@ -101,6 +101,8 @@ class Campaign:
             except Interrupted as interruption:
                 self.outcome.stopped = str(interruption)
                 self.outcome.interrupted = 128 + interruption.number
+            except EngineError as error:  # a release: the ledger tries again, and tells what is left behind
+                self.outcome.stopped = f"while releasing: {error}"
             self.writer.append(
                 Footer(self.outcome.stopped is None, self.outcome.stopped, self.outcome.runs, self.outcome.failed)
             )

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness import __version__, ledger, places, plan, progress
 from harness.campaign import Campaign, Outcome
-from harness.errors import BadInput, Unavailable
+from harness.errors import BadInput, Unavailable, WeighbridgeError
 from harness.ledger import LeftBehind
 from harness.signals import Interrupted, check, interruptible
 
@@ -86,7 +86,7 @@ def report(files: tuple[Path, ...], output: Path, formats: str | None) -> int:
 def doctor(as_json: bool, **flags: Any) -> int:
     """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
     from harness.doctor import examine
-    from harness.report.wording import label
+    from harness.wording import label
 
     findings = examine(plan.make(None, flags))
     if as_json:
@@ -177,6 +177,9 @@ def main() -> None:
         code = 128 + error.number
     except LeftBehind as error:
         _tell_left_behind(error)
+        code = SOME_FAILED
+    except WeighbridgeError as error:
+        _say(str(error))
         code = SOME_FAILED
     except OSError as error:  # a full disk, above all
         _say(f"{error.filename or 'the system'}: {error.strerror or error}")

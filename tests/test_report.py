@@ -28,9 +28,9 @@ from harness.model import Failure, Footer, Run, Sample, TargetRecord
 from harness.report import html, markdown, pictures, tables, terminal
 from harness.report.rows import Row
 from harness.report.summary import Campaign, summarize
-from harness.report.wording import NONE, label, line, measured, quantity, times
 from harness.stats.estimate import Ratio, median_interval
 from harness.store import Result
+from harness.wording import NONE, label, line, measured, quantity, times
 
 GOLDEN = Path(__file__).parent / "golden" / "weighbridge-1.jsonl"
 TCG = "QEMU TCG (no KVM: /dev/kvm is not there: the machine does not pass virtualization on)"

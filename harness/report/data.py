@@ -10,8 +10,8 @@ import msgspec
 import pandas as pd
 
 from harness.report.summary import Summary
-from harness.report.wording import Labels
 from harness.store import Result
+from harness.wording import Labels
 
 
 def frame(results: Sequence[Result]) -> pd.DataFrame:

@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.report import pictures, tables
 from harness.report.summary import Campaign, Failed, Summary
 from harness.report.tables import Table
-from harness.report.wording import line
 from harness.store import Result
+from harness.wording import line
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$])")
 

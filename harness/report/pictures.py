@@ -22,8 +22,8 @@ from matplotlib.transforms import blended_transform_factory
 
 from harness.report.rows import Row
 from harness.report.summary import Summary
-from harness.report.wording import NONE, interval, quantity, scale
 from harness.stats.estimate import CONFIDENCE
+from harness.wording import NONE, interval, quantity, scale
 
 INK, QUIET, LINE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#fefefe"
 # The page's own colours, so that a picture is at home in its dark mode too.

@@ -10,9 +10,9 @@ import numpy as np
 
 from harness import metrics, store
 from harness.model import Run, Sample, headline
-from harness.report.wording import Labels, line
 from harness.stats.estimate import Estimate, Ratio, median_interval, ratio_interval
 from harness.store import Result
+from harness.wording import Labels, line
 
 ROWS = ("startup.total", "memory.pss", "memory.rss", "memory.uss", "disk.instance", "disk.shared")
 REFERENCES = ("host", "userns-chroot")

@@ -9,8 +9,8 @@ from harness.errors import BadInput
 from harness.model import Applied, Footer, Host, HostRecord, Run, Sample
 from harness.report import rows
 from harness.report.rows import Row
-from harness.report.wording import Labels, accelerator, label, line, plain
 from harness.store import Result
+from harness.wording import Labels, accelerator, label, line, plain
 
 
 @dataclass(frozen=True)

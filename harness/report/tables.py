@@ -10,8 +10,8 @@ from harness.metrics import METRICS
 from harness.model import Applied
 from harness.report.rows import Row
 from harness.report.summary import Campaign, Limit, Summary
-from harness.report.wording import NONE, line, measured, quantity, times
 from harness.stats.estimate import CONFIDENCE
+from harness.wording import NONE, line, measured, quantity, times
 
 PIECES = (("startup.total", "phase"), ("memory.pss", "group"), ("disk.instance", "part"), ("disk.shared", "part"))
 HEADLINES = {"memory.pss": "Memory, PSS", "disk.instance": "Disk, one more", "disk.shared": "Disk, shared"}

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.report import tables
 from harness.report.summary import Campaign, Summary
-from harness.report.wording import line
+from harness.wording import line
 
 
 def show(summary: Summary, console: Console) -> None:
