@@ -1,7 +1,8 @@
-"""An engine from a package of somebody else's is found, run and recorded like our own."""
+"""Engines of somebody else's: found by their entry points, weighed as ours, and no harm where they do not work."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,44 +10,86 @@ from pathlib import Path
 
 import pytest
 
-from harness.command import run
+from harness import backends, command, plan
+from harness.campaign import Campaign, Outcome
+from harness.errors import Unavailable
+from harness.ledger import Ledger
+from harness.model import Limits, Plan
 from harness.store import Result, read
-from tests.ground import ground
-
-pytestmark = pytest.mark.engine
+from tests.ground import Ground, ground
 
 PACKAGE = Path(__file__).parent / "third_party"
+BAD = {
+    "example-of-the-future": ("API 2, this program 1", "release"),
+    "example-that-is-none": ("API None, this program 1", "release"),
+    "example-without-class": ("cannot be imported", "Absent"),
+    "example-without-module": ("cannot be imported", "weighbridge_absent"),
+    "example-that-fails": ("cannot be imported", "never finished"),
+    "example-that-fails-later": ("KeyError", "whatever"),
+}
 
 
 @pytest.fixture(scope="module")
-def result() -> Iterator[Result]:
-    """A campaign on our own engine beside those of the package, which is installed for it as pip does."""
-    with ground() as site:
-        installed = site.folder / "site-packages"
+def place() -> Iterator[Ground]:
+    """Ground where the package is installed: as an installer does it."""
+    with ground() as here, pytest.MonkeyPatch.context() as patch:
+        site = here.folder / "site"
         uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-        run([uv, "pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target", installed, PACKAGE])
-        targets = "host,example,example-of-tomorrow,example-without-sdk"
-        output = site.folder / "r.jsonl"
-        said = site.weighbridge(
-            "run", "--targets", targets, "--rounds", "1", "-o", output, environment={"PYTHONPATH": str(installed)}
-        )
-        assert said.code == 0, said.err
-        assert site.left() == []
-        yield read(output)
+        command.run([uv, "pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target", site, PACKAGE])
+        patch.syspath_prepend(site)
+        for name, value in here.environment.items():
+            patch.setenv(name, value)
+        yield here
 
 
-def test_it_runs_the_same_bundle(result: Result) -> None:
-    runs = [run for run in result.runs if run.target == "example"]
-    assert [run.error for run in runs] == [None, None]
-    assert {run.bundle_sha256 for run in result.runs} == {runs[0].facts["bundle"]}
-    assert runs[0].limits["cpus"].reason == "this engine knows no limits"
+def weigh(place: Ground, *targets: str) -> tuple[Outcome, Result]:
+    output = place.folder / "third.jsonl"
+    campaign = Campaign(Plan(targets=targets, rounds=1, limits=Limits()), output, [], lambda event: None)
+    return campaign.run(), read(output)
 
 
-def test_its_engine_is_named(result: Result) -> None:
-    assert {record.target: record.engine for record in result.targets} == {"host": "Linux", "example": "example"}
+def test_its_names_are_known(place: Ground) -> None:
+    assert {"example", "host", *BAD} <= set(backends.names())
+    assert plan.targets("namespace/pid,example") == ["namespace/pid", "example"]
 
 
-def test_what_does_not_fit_is_unavailable_with_the_reason(result: Result) -> None:
-    reasons = {record.target: record.reason for record in result.unavailable}
-    assert "speaks API 2" in reasons["example-of-tomorrow"]
-    assert "No module named 'the_sdk_that_nobody_has'" in reasons["example-without-sdk"]
+@pytest.mark.parametrize("target", [name for name in BAD if name != "example-that-fails-later"])
+def test_what_cannot_work_says_why(place: Ground, target: str) -> None:
+    with Ledger() as ledger, pytest.raises(Unavailable) as refused:
+        backends.create(target, ledger, Plan())
+    for word in BAD[target]:
+        assert word in f"{refused.value.reason} {refused.value.hint}"
+
+
+def test_a_campaign_of_what_cannot_work_tells_of_all(place: Ground) -> None:
+    outcome, result = weigh(place, *BAD)
+    assert (outcome.cells, outcome.runs) == (0, 0)
+    told = {record.target: f"{record.reason} {record.hint}" for record in result.unavailable}
+    assert set(told) == set(BAD)
+    for target, words in BAD.items():
+        for word in words:
+            assert word in told[target]
+
+
+@pytest.mark.engine
+def test_it_is_weighed_as_the_others(place: Ground) -> None:
+    outcome, result = weigh(place, "example", "example-that-fails")
+    assert (outcome.cells, outcome.runs, outcome.failed) == (1, 2, 0)
+    assert [record.target for record in result.unavailable] == ["example-that-fails"]
+    [record] = result.targets
+    assert (record.target, record.engine) == ("example", "Example")
+    for run in result.runs:
+        assert run.error is None
+        names = [name for name, _ in run.marks]
+        assert [name for name in names if name in ("copied", "init", "ready", "gone")] == [
+            "copied",
+            "init",
+            "ready",
+            "gone",
+        ]
+        assert run.facts["bundle"] == result.bundles[0].sha256
+        assert run.facts["uid_map"].split() == ["0", str(os.geteuid()), "1"]
+        values = {(s.metric, s.group or s.part): s.value for s in run.samples}
+        assert (values["memory.pss", "workload"] or 0) > 0
+        assert (values["disk.instance", "copy"] or 0) > result.bundles[0].bytes
+    assert place.left() == []

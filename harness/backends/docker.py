@@ -181,10 +181,12 @@ class Docker(Backend):
         try:
             groups = cgroup.of_process(pid) if pid else {}
         except FileNotFoundError:
-            return {}
-        if groups and identity not in str(groups.get("memory")):
+            groups = {}
+        if identity in str(groups.get("memory")):
+            return groups
+        if _status(self._client, identity) is None:
             raise EngineError("the engine's processes are not visible from here: it runs in another PID namespace")
-        return groups
+        return {}  # it has ended
 
 
 def remove_container(url: str, name: str, private: bool) -> None:

@@ -27,6 +27,7 @@ from harness.ledger import Ledger, held, remove_folder
 from harness.model import Plan
 from harness.process import end_all, told
 
+LOG_VARIABLE = "LIBVIRT_LOG_OUTPUTS"
 URIS = ("qemu:///system", "qemu:///session")
 SHORT_NAME = 20
 """Characters of a domain's name that libvirt takes into the names of its folders."""
@@ -134,8 +135,6 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
     ):
         places.folder(root / "etc")
         (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
-        # The driver logs in our own process; warnings that concern nobody would end up on the user's terminal.
-        os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", f"3:file:{root}/driver.log")
         with _partition(ledger) as partition, _opened(f"qemu:///embed?root={root}") as connection:
             _embedded[:] = [root]
             label = _label(connection) if os.geteuid() == 0 else None
@@ -272,6 +271,10 @@ def _opened(uri: str) -> Iterator[Any]:
 
 
 def _sdk() -> Any:
+    # The driver logs in our own process: its warnings, which concern nobody, would end up on the user's terminal. It
+    # reads the variable when it is loaded; nothing that we start is to inherit it.
+    unset = LOG_VARIABLE not in os.environ
+    os.environ.setdefault(LOG_VARIABLE, "4:file:/dev/null")
     try:
         import libvirt as sdk
     except ImportError as error:
@@ -279,6 +282,9 @@ def _sdk() -> Any:
             f"libvirt-python is not installed: {error}",
             "apt-get install libvirt-dev pkg-config gcc python3-dev, then install the extra `libvirt`",
         ) from error
+    finally:
+        if unset:
+            del os.environ[LOG_VARIABLE]
     if not _connections:
         # The event loop must be registered before the embedded driver opens; it need not run.
         sdk.virEventRegisterDefaultImpl()
