@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,16 +71,44 @@ class Ground:
 
 @contextmanager
 def ground(owner: int | None = None) -> Iterator[Ground]:
-    """New ground, removed at the end. owner: the uid it belongs to. Guest kernels are shared with the real cache."""
+    """New ground, removed at the end. owner: the uid it belongs to; then it has a cache of its own.
+
+    Otherwise the cache is one for all tests. Guest kernels are those of the real one.
+    """
+    with _folder() as folder:
+        cache = folder / "cache" if owner is not None else lasting().folder / "cache"
+        if owner is not None:
+            _make_cache(cache)
+            for path in (folder, cache):
+                os.chown(path, owner, owner)
+        yield Ground(folder, _told(cache, folder / "state"))
+
+
+@functools.cache
+def lasting() -> Ground:
+    """Ground that is there until the tests end: libvirt's embedded driver serves one folder in a process's life."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    folder = stack.enter_context(_folder())
+    _make_cache(folder / "cache")
+    return Ground(folder, _told(folder / "cache", folder / "state"))
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="wb-", dir="/tmp"))
     try:
         folder.chmod(0o755)
-        (folder / "cache").mkdir()
-        (folder / "cache/kernels").symlink_to(places.folder(places.cache() / "kernels"))
-        if owner is not None:
-            for path in (folder, folder / "cache"):
-                os.chown(path, owner, owner)
-        told = {"WEIGHBRIDGE_CACHE": str(folder / "cache"), "WEIGHBRIDGE_STATE": str(folder / "state")}
-        yield Ground(folder, told)
+        yield folder
     finally:
         remove_folder(str(folder))
+
+
+def _make_cache(cache: Path) -> None:
+    kernels = places.folder(places.cache() / "kernels")
+    cache.mkdir()
+    (cache / "kernels").symlink_to(kernels)
+
+
+def _told(cache: Path, state: Path) -> dict[str, str]:
+    return {"WEIGHBRIDGE_CACHE": str(cache), "WEIGHBRIDGE_STATE": str(state)}

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import cli
+from harness import bundle, cli
+from harness.backends.namespace import UsernsChroot
+from harness.command import CommandFailed
 from harness.errors import Unavailable
-from harness.model import Run
+from harness.model import Run, TargetRecord
 from harness.store import Result, read
 from tests.ground import TIMEOUT, WORKLOADS, Ground, Said, ground
 
@@ -355,21 +357,31 @@ def test_a_full_disk(place: Ground) -> None:
 
 @as_root
 @pytest.mark.engine
-@pytest.mark.parametrize("full", ["WEIGHBRIDGE_STATE", "WEIGHBRIDGE_CACHE"])
-def test_a_full_disk_below_the_program(place: Ground, full: str) -> None:
-    """Nothing can be built or laid down: said in one line, or of the target, but said."""
-    folder = place.folder / full.lower()
+def test_a_full_disk_below_the_program(place: Ground) -> None:
+    folder = place.folder / "full"
     folder.mkdir()
-    prepare = 'mount -t tmpfs -o size=16k small "$1"; head -c 1M /dev/zero >"$1/filler" 2>/dev/null; shift; exec "$@"'
+    prepare = 'mount -t tmpfs -o size=16k full "$1"; head -c 1M /dev/zero >"$1/filler" 2>/dev/null; shift; exec "$@"'
     said = place.weighbridge(
-        *("run", "--targets", "namespace", "--rounds", "1", "--progress", "none", "-o", f"{full}.jsonl"),
-        environment={full: str(folder)},
+        *("run", "--targets", "namespace", "--rounds", "1", "--progress", "none", "-o", "never.jsonl"),
+        environment={"WEIGHBRIDGE_STATE": str(folder)},
         prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", prepare, "sh", str(folder)),
     )
-    assert said.code in (BAD_INPUT, NOTHING_RAN), said.err
-    assert "Traceback" not in said.err
-    assert said.told
+    one_line(said, BAD_INPUT, "No space left on device")
+
+
+def test_a_bundle_that_cannot_be_built(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk dpkg-deb fails: that is told of every target, and is nobody's traceback."""
+
+    def build(_: object) -> bundle.Bundle:
+        raise CommandFailed("dpkg-deb", 2, "error: cannot copy: No space left on device")
+
+    monkeypatch.setattr(bundle, "build", build)
+    monkeypatch.setattr(UsernsChroot, "probe", lambda self: TargetRecord("userns-chroot", "Linux", "1", "system"))
+    said = call("run", "--targets", "userns-chroot", "--progress", "none", "-o", "result.jsonl")
+    assert said.code == NOTHING_RAN
+    assert "userns-chroot" in said.told[0]
     assert "No space left on device" in said.told[0]
+    assert "Traceback" not in said.err
 
 
 @pytest.mark.engine

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ import docker as sdk
 import pytest
 
 from harness import backends
+from harness.backends import docker
 from harness.campaign import Campaign
 from harness.engines import docker as engine
 from harness.engines.docker import DockerEngine
@@ -84,6 +87,22 @@ def test_an_engine_that_hangs_up(place: Ground, monkeypatch: pytest.MonkeyPatch)
         rude.bind(path)  # listens to nobody
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         assert "Connection refused" in refusal().reason
+
+
+def test_a_containers_first_process_is_not_the_one_of_the_lowest_number() -> None:
+    """Numbers begin anew once all are used up, and who has just been started may have ended."""
+    with subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        below = int(shell.stdout.readline())
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        try:
+            assert docker._first([ended.pid, below, shell.pid]) == (shell.pid, os.getpid())
+        finally:
+            os.kill(below, signal.SIGKILL)
+            shell.kill()
+    with pytest.raises(ProcessLookupError):
+        docker._first([ended.pid])
 
 
 # A user's own engine, which a private one stands in for.

@@ -5,23 +5,28 @@ from __future__ import annotations
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import guest, machine
-from harness.errors import Unavailable
+from harness import backends, bundle, guest, machine, workloads
+from harness.backends import Backend, libvirt
+from harness.doorbell import Doorbell
+from harness.engines.libvirt import LibvirtEngine
+from harness.errors import StartTimeout, Unavailable
+from harness.ledger import Ledger
 from harness.machine import Machine
-from harness.model import Run
-from harness.store import Result, read
-from tests.ground import WORKLOADS, Ground, Said, ground
+from harness.measure import Cell, measure
+from harness.model import Limits, Plan, Run, TargetRecord
+from tests.ground import WORKLOADS, Ground, lasting
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
 
-NOTHING_RAN, SOME_FAILED = 3, 4
 VM = "libvirt/pc,accel=tcg"
+LONG = 60.0
 
 
 def describe(**differing: object) -> ET.Element:
@@ -148,124 +153,107 @@ def test_the_memory_that_a_kernel_needs_to_begin_with(tmp_path: Path, image: byt
 
 
 @pytest.fixture(scope="module")
-def place(engine_or_skip: EngineOrSkip) -> Iterator[Ground]:
-    with ground() as here, pytest.MonkeyPatch.context() as patch:
-        for name, value in here.environment.items():
+def place() -> Iterator[Ground]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in lasting().environment.items():
             patch.setenv(name, value)
-        yield here
+        yield lasting()
 
 
-def weigh(place: Ground, engine_or_skip: EngineOrSkip, *flags: str, target: str = VM) -> tuple[Said, Result]:
-    """A campaign of one measured round; what made the engine itself unavailable skips the test."""
-    said = place.weighbridge(
-        *("run", "--targets", target, "--engines", "private", "--rounds", "1", "--progress", "none"),
-        *("-o", "vm.jsonl", *flags),
-    )
-    result = read(place.folder / "vm.jsonl")
-    with engine_or_skip("libvirt"):
-        for absent in result.unavailable:
-            if not result.targets and "accel=kvm" not in target:
-                raise Unavailable(absent.reason, absent.hint)
-    return said, result
+@dataclass(frozen=True)
+class Engine:
+    ledger: Ledger
+    backend: Backend
+
+    def weigh(self, workload: str, memory: int = Limits().memory) -> Run:
+        with self.backend.prepare(bundle.build(workloads.load(workload)), Limits(1, memory)) as image:
+            cell = Cell(VM, workload, self.backend, image)
+            return measure(cell, self.ledger, LONG, 0, 1, "measured", lambda phase: None)
+
+
+@pytest.fixture(scope="module")
+def engine(place: Ground, engine_or_skip: EngineOrSkip) -> Iterator[Engine]:
+    """libvirt's embedded driver, with software emulation."""
+    with Ledger() as ledger:
+        backend = backends.create(VM, ledger, Plan())
+        try:
+            with engine_or_skip("libvirt"):
+                backend.probe()
+            yield Engine(ledger, backend)
+        finally:
+            backend.close()
 
 
 @pytest.mark.engine
-def test_too_little_memory_for_the_kernel_is_told_beforehand(place: Ground, engine_or_skip: EngineOrSkip) -> None:
+def test_too_little_memory_for_the_kernel_is_told_beforehand(engine: Engine) -> None:
     """It would end without a word, long before it has a console."""
-    said, result = weigh(place, engine_or_skip, "--memory", "16M")
-    assert said.code == NOTHING_RAN
-    [absent] = result.unavailable
-    assert "16" in absent.reason
-    assert "MiB" in absent.reason
-    assert "--memory" in absent.hint
-    assert [line for line in said.told if absent.reason in line]
-    assert result.runs == []
-    assert place.left() == []
+    with pytest.raises(Unavailable) as refused:
+        engine.weigh("hello", 16 * 2**20)
+    assert "the guest has 16" in refused.value.reason
+    assert "--memory" in refused.value.hint
 
 
 @pytest.mark.engine
-def test_too_little_memory_for_the_system_is_a_failed_run(place: Ground, engine_or_skip: EngineOrSkip) -> None:
-    least = machine.least_memory(guest.kernel().image)
-    said, result = weigh(place, engine_or_skip, "--memory", str(least + 2**20))
-    assert said.code == SOME_FAILED
-    assert len(result.runs) == 2
-    for run in result.runs:
-        assert run.error is not None
-        assert (run.error.phase, run.error.type) == ("waiting", "ExitedBeforeReady")
-        assert "Kernel panic" in run.error.log
-    assert "Traceback" not in said.err
-    assert place.left() == []
+def test_too_little_memory_for_the_system_is_a_failed_run(engine: Engine) -> None:
+    run = engine.weigh("hello", machine.least_memory(guest.kernel().image) + 2**20)
+    assert run.error is not None
+    assert (run.error.phase, run.error.type) == ("waiting", "ExitedBeforeReady")
+    assert "Kernel panic" in run.error.log
 
 
 @pytest.mark.engine
-def test_workloads_that_end_or_babble_in_a_guest(place: Ground, engine_or_skip: EngineOrSkip) -> None:
-    """One that ends is a guest that panics, restarts, and so ends QEMU: no timeout. Rubbish on a port is no READY."""
-    said, result = weigh(
-        place, engine_or_skip, "--timeout", "60s", "--workloads", f"{WORKLOADS / 'dies'},{WORKLOADS / 'babbles'}"
-    )
-    assert said.code == SOME_FAILED, said.err
-    mine: dict[str, list[Run]] = {}
-    for run in result.runs:
-        mine.setdefault(run.workload, []).append(run)
-    assert {name: len(runs) for name, runs in mine.items()} == {"dies": 2, "babbles": 2}
-    for run in mine["dies"]:
-        assert run.error is not None
-        assert run.error.type == "ExitedBeforeReady"
-        assert "there is no database here" in run.error.log
-    for run in mine["babbles"]:
-        assert run.error is None
-        names = [name for name, _ in run.marks if name not in ("created", "start-returned", "settled", "unsettled")]
-        assert names == ["requested", "init", "loaded", "ready", "stopping", "gone"]
-    assert place.left() == []
+def test_a_workload_that_ends_is_no_timeout(engine: Engine) -> None:
+    """Its guest panics and restarts, whereby QEMU ends."""
+    run = engine.weigh(str(WORKLOADS / "dies"))
+    assert run.error is not None
+    assert (run.error.phase, run.error.type) == ("waiting", "ExitedBeforeReady")
+    assert "there is no database here" in run.error.log
+
+
+@pytest.mark.engine
+def test_rubbish_on_the_port_is_no_ready(engine: Engine) -> None:
+    run = engine.weigh(str(WORKLOADS / "babbles"))
+    assert run.error is None
+    names = [name for name, _ in run.marks if name not in ("created", "start-returned", "settled", "unsettled")]
+    assert names == ["requested", "init", "loaded", "ready", "stopping", "gone"]
+
+
+def probe(target: str) -> TargetRecord:
+    with Ledger() as ledger:
+        backend = backends.create(target, ledger, Plan())
+        try:
+            return backend.probe()
+        finally:
+            backend.close()
 
 
 @pytest.mark.engine
 def test_kvm_is_never_claimed_without_a_guest_that_ran_under_it(
-    place: Ground, engine_or_skip: EngineOrSkip, tmp_path: Path
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Either it works, or the target is not here for a reason. A device that opens proves nothing."""
-    said, result = weigh(place, engine_or_skip, target="libvirt/pc,accel=kvm")
-    if result.unavailable:
-        [absent] = result.unavailable
-        assert said.code == NOTHING_RAN
+    """Either a guest boots, or the target is not here for a reason: a device that opens proves nothing."""
+    monkeypatch.setattr(libvirt, "KVM_DEADLINE", 5.0)
+    try:
+        record = probe("libvirt/pc,accel=kvm")
+    except Unavailable as absent:
         assert "KVM does not work here: " in absent.reason
         assert "accel=kvm" in absent.hint
-        assert result.runs == []
     else:
-        [record] = result.targets
         assert (record.accelerator, record.accelerator_reason) == ("kvm", "a guest booted to its doorbell under KVM")
-        assert [run.error for run in result.runs] == [None, None]
-        assert len(result.runs) == 2
+        assert 'type="kvm"' in record.profile["domain"]
 
 
 @pytest.mark.engine
-def test_where_kvm_does_not_boot_software_emulation_says_so(
-    place: Ground, engine_or_skip: EngineOrSkip, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The boot of the probe fails here whatever this machine can do; nothing else about the target changes."""
-    from harness import backends
-    from harness.doorbell import Doorbell
-    from harness.engines.libvirt import LibvirtEngine
-    from harness.errors import StartTimeout
-    from harness.ledger import Ledger
-    from harness.model import Plan
-
-    monkeypatch.setattr(LibvirtEngine, "kvm_refusal", lambda *_: None)
+def test_where_kvm_does_not_boot_software_emulation_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The boot of the probe fails here, whatever this machine can do."""
 
     def never(bell: Doorbell, timeout: float) -> None:
         raise StartTimeout(f"no READY within {timeout:g} s")
 
-    with Ledger() as ledger:
-        vm = backends.create("libvirt/pc", ledger, Plan())
-        try:
-            with monkeypatch.context() as patch:
-                patch.setattr(Doorbell, "wait_ready", never)
-                with engine_or_skip("libvirt"):
-                    record = vm.probe()
-        finally:
-            vm.close()
+    monkeypatch.setattr(LibvirtEngine, "kvm_refusal", lambda *_: None)
+    monkeypatch.setattr(Doorbell, "wait_ready", never)
+    record = probe("libvirt/pc")
     assert record.accelerator == "tcg"
-    assert record.accelerator_reason is not None
-    assert "did not boot under KVM" in record.accelerator_reason
+    assert "did not boot under KVM" in (record.accelerator_reason or "")
     assert record.profile["cpu"] == "QEMU's default"
     assert 'type="qemu"' in record.profile["domain"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Container(Instance):
     def processes(self) -> Mapping[Group, list[int]]:
         """The shim is the parent of the container's first process, and in no control group of the container's."""
         pids = cgroup.members(self._groups["memory"])
-        return {"workload": pids, "supervisor": list({psutil.Process(pid).ppid() for pid in pids} - set(pids))}
+        return {"workload": pids, "supervisor": sorted(set(_parents(pids).values()) - set(pids))}
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._groups
@@ -132,15 +132,21 @@ class Docker(Backend):
             mark("created")
             self._client.api.start(identity)
             groups = self._groups(identity)
-            pids = cgroup.members(groups["memory"]) if groups else []
-            if not pids:
-                raise ExitedBeforeReady(_status(self._client, identity), _log(self._client, identity))
-            with _ended_with_its_shim(pids[0]) as pidfd:
+            with ExitStack() as stack:
+                try:
+                    first, shim = _first(cgroup.members(groups["memory"]) if groups else [])
+                    pidfd = stack.enter_context(_pidfd(first))
+                    shim_pidfd = stack.enter_context(_pidfd(shim))
+                except ProcessLookupError:
+                    raise ExitedBeforeReady(_status(self._client, identity), _log(self._client, identity)) from None
                 doorbell.watch(pidfd)
                 try:
                     yield Container(self._client, identity, groups, image.limits)
                 finally:
                     self._client.api.remove_container(identity, force=True, v=True)
+                # The engine's answer to a removal comes before the shim is gone.
+                if not select.select([shim_pidfd], [], [], END_TIMEOUT)[0]:
+                    raise EngineError(f"the container's shim is still there {END_TIMEOUT:g} s after its removal")
 
     @property
     def _is_private(self) -> bool:
@@ -236,19 +242,32 @@ def _reached(url: str, private: bool) -> Iterator[sdk.DockerClient | None]:
 
 
 @contextmanager
-def _ended_with_its_shim(pid: int) -> Iterator[int]:
-    """The pidfd of a container's first process. The block's end, which removes it, waits for its shim to be gone.
-
-    The engine's answer to a removal comes earlier.
-    """
-    with ExitStack() as stack:
-        pidfd = os.pidfd_open(pid)
-        stack.callback(os.close, pidfd)
-        shim = os.pidfd_open(psutil.Process(pid).ppid())
-        stack.callback(os.close, shim)
+def _pidfd(pid: int) -> Iterator[int]:
+    pidfd = os.pidfd_open(pid)
+    try:
         yield pidfd
-        if not select.select([shim], [], [], END_TIMEOUT)[0]:
-            raise EngineError(f"the container's shim is still there {END_TIMEOUT:g} s after its removal")
+    finally:
+        os.close(pidfd)
+
+
+def _parents(pids: Sequence[int]) -> dict[int, int]:
+    """{pid: its parent} of those that have not ended meanwhile."""
+    found = {}
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found[pid] = psutil.Process(pid).ppid()
+    return found
+
+
+def _first(pids: Sequence[int]) -> tuple[int, int]:
+    """A container's first process, and its parent, the shim. Raises ProcessLookupError where it has ended.
+
+    The lowest pid will not do: it is a later process's once the kernel has used up all and begins anew.
+    """
+    for pid, parent in _parents(pids).items():
+        if parent not in pids:
+            return pid, parent
+    raise ProcessLookupError
 
 
 def _layer(about: Mapping[str, Any]) -> Path | None:
