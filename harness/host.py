@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from harness import cgroup
+from harness.meters import isolation
 from harness.model import Host, Sample
 
 
@@ -31,6 +32,8 @@ def describe() -> Host:
             "uptime": round(float(Path("/proc/uptime").read_text().split()[0])),
             "uid": os.geteuid(),
             "python": platform.python_version(),
+            "boot id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            "namespaces": {kind: Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in isolation.NAMESPACES},
         },
     )
 

@@ -196,7 +196,7 @@ def headline(samples: Iterable[Sample], metric: str) -> float | None:
 
     A VM's workload cannot be seen from the host and is part of `guest`: its null is skipped where guest has a value.
     """
-    mine = [s for s in samples if s.metric == metric and s.group != "daemon"]
+    mine = [s for s in samples if s.metric == metric]
     guest_known = any(s.group == "guest" and s.value is not None for s in mine)
     counted = [s.value for s in mine if not (guest_known and s.group == "workload" and s.value is None)]
     if not counted or any(value is None for value in counted):

@@ -122,7 +122,7 @@ def _started(run: Run) -> _Weighing:
 
 
 def _sampled(round: int, samples: Sequence[Sample], metric: str, name: Callable[[Sample], str | None]) -> _Weighing:
-    mine = [sample for sample in samples if sample.metric == metric and sample.group != "daemon"]
+    mine = [sample for sample in samples if sample.metric == metric]
     total = headline(mine, metric)
     told = next((sample.reason for sample in mine if sample.reason is not None), "it was not sampled")
     pieces: dict[str, Sample] = {}

@@ -1,0 +1,121 @@
+"""Isolation: what FACTS, read from inside an instance, say about its separation from the host.
+
+Source: namespaces(7), user_namespaces(7), capabilities(7), proc(5): Seccomp and NoNewPrivs in /proc/PID/status.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+"""All that Linux has, as /proc/PID/ns names them."""
+
+ISOLATES = {
+    "cgroup": "which control groups are seen, and as what",
+    "ipc": "System V shared memory and message queues",
+    "mnt": "mounts: which files there are at all",
+    "net": "interfaces, addresses, ports, routes, firewall",
+    "pid": "process numbers: which processes are seen and can be signalled",
+    "time": "the offsets of the monotonic clock and of the time since boot",
+    "user": "users, groups and capabilities: who root is",
+    "uts": "the host's and the domain's name",
+}
+
+CAPABILITIES = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
+    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
+    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap",
+    "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf",
+    "checkpoint_restore",
+)  # fmt: skip
+"""In the order of their bits (linux/capability.h)."""
+
+SECCOMP = {0: "none", 1: "strict", 2: "filter"}
+
+Whose = Literal["own", "host's"]
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """None stands for what could not be told.
+
+    kernel: whose it is; a kernel of its own makes all namespaces its own, and then its user map says nothing about
+    the host's users. root: the uid that uid 0 inside is on the host. capabilities: the effective ones, by name, in
+    the instance's own user namespace. cpus, memory (bytes), processes: what the inside sees.
+    """
+
+    kernel: Whose | None
+    kernel_version: str | None
+    namespaces: dict[str, Whose | None]
+    root: int | None
+    capabilities: tuple[str, ...] | None
+    seccomp: str | None
+    no_new_privileges: bool | None
+    cpus: int | None
+    memory: int | None
+    processes: int | None
+
+
+def read(facts: Mapping[str, Any], boot_id: str | None, namespaces: Mapping[str, int]) -> Isolation:
+    """What FACTS say. boot_id, namespaces: the host's own, with inode numbers.
+
+    Initial namespaces have the same inode numbers on every kernel, so that the boot id is compared first.
+    """
+    inside = facts.get("boot_id")
+    kernel: Whose | None = None if not inside or not boot_id else "host's" if inside == boot_id else "own"
+    return Isolation(
+        kernel=kernel,
+        kernel_version=_text(facts.get("kernel")),
+        namespaces={kind: _whose(kernel, _inodes(facts).get(kind), namespaces.get(kind)) for kind in NAMESPACES},
+        root=_root(_text(facts.get("uid_map"))) if kernel == "host's" else None,
+        capabilities=_capabilities(facts.get("capabilities")),
+        seccomp=SECCOMP.get(facts.get("seccomp", -1)),
+        no_new_privileges=None if facts.get("no_new_privs") is None else bool(facts["no_new_privs"]),
+        cpus=_count(facts.get("cpus")),
+        memory=_count(facts.get("memory")),
+        processes=_count(facts.get("processes")),
+    )
+
+
+def _whose(kernel: Whose | None, inside: int | None, outside: int | None) -> Whose | None:
+    if kernel == "own":
+        return "own"
+    if kernel is None or inside is None or outside is None:
+        return None
+    return "host's" if inside == outside else "own"
+
+
+def _inodes(facts: Mapping[str, Any]) -> dict[str, int]:
+    told = facts.get("namespaces")
+    return {kind: inode for kind, inode in told.items() if type(inode) is int} if isinstance(told, Mapping) else {}
+
+
+def _root(uid_map: str | None) -> int | None:
+    """The uid outside that 0 inside is, by a map of lines `inside outside count` with "; " between them."""
+    for line in (uid_map or "").split("; "):
+        inside, _, rest = line.partition(" ")
+        outside = rest.split()[:1]
+        if inside == "0" and outside and outside[0].isdecimal():
+            return int(outside[0])
+    return None
+
+
+def _capabilities(told: object) -> tuple[str, ...] | None:
+    mask = told.get("effective") if isinstance(told, Mapping) else None
+    if not isinstance(mask, str) or not re.fullmatch("[0-9a-fA-F]{1,16}", mask):
+        return None
+    bits = int(mask, 16)
+    unnamed = (f"#{bit}" for bit in range(len(CAPABILITIES), bits.bit_length()) if bits >> bit & 1)
+    return (*(name for bit, name in enumerate(CAPABILITIES) if bits >> bit & 1), *unnamed)
+
+
+def _text(told: object) -> str | None:
+    return told if isinstance(told, str) and told else None
+
+
+def _count(told: object) -> int | None:
+    return told if type(told) is int else None
