@@ -40,6 +40,8 @@ packages_without_substitute() {
     has qemu-img || echo qemu-utils
     has dockerd || echo docker.io
     has iptables || echo iptables
+    has mmdebstrap || echo mmdebstrap
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
     { has mke2fs && has debugfs; } || echo e2fsprogs
     { has unshare && has setpriv; } || echo util-linux
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates

@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
 import uuid
@@ -19,14 +20,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import apt, command, content, places
-from harness.content import STAMP, digest_of_tar, digest_of_tree, walk
-from harness.errors import BadInput, Unavailable, WrongBundle
+from harness import command, debian, places
+from harness.command import CommandFailed
+from harness.content import STAMP, digest_of_tar, digest_of_tree, link_target, walk
+from harness.errors import BadInput, WrongBundle
 from harness.workloads import INIT, Workload
 
 __all__ = ["Bundle", "build", "digest_of_tar", "digest_of_tree"]
 
-RECIPE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # another way to build is another bundle
+RECIPE = [  # another way to build is another bundle
+    hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in (sys.modules[__name__], debian)
+]
 BUILT_AT = 1_704_067_200  # the time of every file, so that the same content gives the same tar
 DEVICES = ("null", "zero", "random", "urandom")
 """The minimal /dev of an instance whose engine brings none."""
@@ -96,7 +100,7 @@ class Bundle:
                 member = tarfile.TarInfo(path.relative_to(self.root).as_posix())
                 member.mtime, member.mode = BUILT_AT, stat.S_IMODE(status.st_mode)
                 if path.is_symlink():
-                    member.type, member.linkname = tarfile.SYMTYPE, content.link_target(path)
+                    member.type, member.linkname = tarfile.SYMTYPE, link_target(path)
                     tar.addfile(member)
                 elif path.is_dir():
                     member.type = tarfile.DIRTYPE
@@ -135,27 +139,21 @@ class Bundle:
 
 
 def build(workload: Workload) -> Bundle:
-    """The bundle of a workload, from the cache where neither the workload nor its packages' versions have changed.
+    """The bundle of a workload. It is built once, of the packages' versions of that day, and again when the workload
+    changes or it is removed from the cache: what is measured does not change because an archive does.
 
-    Where apt cannot answer, the newest bundle of the same workload serves. Raises Unavailable where there is none
-    and it cannot be built, BadInput for an unknown package or a file that cannot go where it is wanted.
+    Raises Unavailable where it cannot be built, BadInput for an unknown package, a file that cannot go where it is
+    wanted, or a script of the workload's that fails.
     """
-    kept = places.cache() / "bundles" / f"{workload.name}-{_key_of(workload)[:16]}"
-    try:
-        versions = apt.candidates(workload.packages)
-        place = places.made_once(kept / _key_of_text(versions)[:16], lambda draft: _build(workload, versions, draft))
-    except Unavailable:
-        built = sorted(kept.glob("[!.]*/bundle.json"), key=lambda path: path.stat().st_mtime)
-        if not built:
-            raise
-        place = built[-1].parent
+    place = places.cache() / "bundles" / f"{workload.name}-{_key_of(workload)[:16]}"
+    places.made_once(place, lambda draft: _build(workload, draft))
     about = json.loads((place / "bundle.json").read_text())
     return Bundle(**about, root=place / "root")
 
 
-def _build(workload: Workload, versions: Mapping[str, str], draft: Path) -> None:
-    root = places.folder(places.folder(draft) / "root")
-    apt.unpack(versions, root)
+def _build(workload: Workload, draft: Path) -> None:
+    root = places.folder(draft) / "root"
+    versions = debian.unpack(workload.packages, root)
     _merge_usr(root)
     for name, mode in FOLDERS.items():
         places.folder(root / name).chmod(mode)
@@ -164,6 +162,8 @@ def _build(workload: Workload, versions: Mapping[str, str], draft: Path) -> None
     _bring(root, "/start", workload.start, 0o644)
     for target, source in workload.files:
         _bring(root, target, source, _mode_of(source))
+    if workload.build is not None:
+        _run_inside(root, workload.build)
     for name in ("run/doorbell", *(f"dev/{device}" for device in DEVICES)):
         (root / name).touch()  # what a FIFO and the minimal /dev are bind-mounted on
     (root / STAMP).touch()
@@ -173,7 +173,7 @@ def _build(workload: Workload, versions: Mapping[str, str], draft: Path) -> None
     for path in walk(root):
         os.utime(path, (BUILT_AT, BUILT_AT), follow_symlinks=False)
     size = sum(path.lstat().st_size for path in walk(root) if path.is_file() and not path.is_symlink())
-    about = {"workload": workload.name, "sha256": digest, "bytes": size, "packages": dict(versions)}
+    about = {"workload": workload.name, "sha256": digest, "bytes": size, "packages": versions}
     (draft / "bundle.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
@@ -205,8 +205,22 @@ def _bring(root: Path, target: str, source: Path, mode: int) -> None:
         raise BadInput(f"a file of the bundle cannot go to {target}: it is a folder, or leads out of the bundle")
     places.folder(path.parent)
     path.unlink(missing_ok=True)
-    shutil.copyfile(source, path)
-    path.chmod(mode)
+    shutil.copyfile(source, path, follow_symlinks=False)
+    if not path.is_symlink():
+        path.chmod(mode)
+
+
+def _run_inside(root: Path, script: Path) -> None:
+    """Runs a workload's script in the bundle as it is built: as its uid 0, with nothing of this machine in sight."""
+    inside = root / "build"
+    shutil.copyfile(script, inside)
+    isolated = ["--map-root-user", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"]
+    argv = [command.find("unshare", "util-linux"), *isolated, f"--root={root}", "--wd=/", "/bin/sh", "-e", "/build"]
+    try:
+        command.run(argv, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONHASHSEED": "0"})
+    except CommandFailed as error:
+        raise BadInput(f"{script}: {error}") from error
+    inside.unlink()
 
 
 def _normalise(root: Path) -> None:
@@ -229,14 +243,12 @@ def _sha256(path: Path) -> str:
 
 
 def _key_of(workload: Workload) -> str:
-    parts = [RECIPE, platform.machine(), *workload.packages]
-    for target, source in [("/init", INIT), ("/start", workload.start), *workload.files]:
-        parts += [target, oct(_mode_of(source)), hashlib.sha256(source.read_bytes()).hexdigest()]
-    return _key_of_text(parts)
-
-
-def _key_of_text(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    parts = [*RECIPE, platform.machine(), *workload.packages]
+    brought = [("/init", INIT), ("/start", workload.start), *workload.files]
+    for target, source in [*brought, ("build", workload.build)] if workload.build else brought:
+        is_link = source.is_symlink()
+        parts += [target, *((link_target(source),) if is_link else (oct(_mode_of(source)), _sha256(source)))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _disk_size(root: Path) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import apt, command, places
+from harness import command, debian, places
 from harness.errors import BadInput, Unavailable
 
 GUEST_INIT = Path(__file__).parent / "guest-init"
@@ -79,17 +79,14 @@ def _debian() -> GuestKernel:
 
 
 def _fetch(draft: Path) -> None:
-    meta = f"linux-image-cloud-{apt.architecture()}"
+    meta = f"linux-image-cloud-{debian.architecture()}"
+    unpacked = places.folder(draft) / "unpacked"
     try:
-        package = next(name for name in apt.depends(meta) if name.startswith("linux-image-"))
-        versions = apt.candidates([package])
-    except (StopIteration, Unavailable, BadInput) as error:
-        raise Unavailable(
-            f"Debian's guest kernel {meta} cannot be had: {error or 'apt knows no such package'}",
-            "apt-get update, or name a kernel and its modules with --kernel and --modules",
-        ) from error
-    unpacked = places.folder(draft / "unpacked")
-    apt.unpack(versions, unpacked)
+        versions = debian.unpack([meta], unpacked)
+    except (Unavailable, BadInput) as error:
+        told, hint = f"Debian's guest kernel {meta} cannot be had: {error}", "name a kernel by --kernel and --modules"
+        raise Unavailable(told, f"{error.hint}, or {hint}" if isinstance(error, Unavailable) else hint) from error
+    package = next(name for name in versions if name.startswith("linux-image-") and name != meta)
     image = next((unpacked / "boot").glob("vmlinuz-*"))
     version, digest = _inspect(image)
     _copy(image, draft / "vmlinuz")

@@ -1,14 +1,18 @@
 """The workloads: one folder each, with a workload.toml that says what is in its bundle and how it starts.
 
-packages = ["busybox-static"]       Debian packages. Dependencies are not followed: a bundle holds what is named.
-start = "start"                     a shell fragment in the folder; /init sources it, and its end means ready
-[files]                             optional: where in the bundle a file of the folder goes
-"/srv/server.sh" = "server.sh"
+packages = ["busybox-static", "python3"]   Debian packages; what they depend on comes with them
+start = "start"                            a shell fragment in the folder; /init sources it, and its end means ready
+build = "build"                            optional: a shell script that is run in the bundle once, as it is built
+[files]                                    optional: where in the bundle a file or a folder of the folder goes
+"/srv/serve.py" = "serve.py"
+"/srv/www" = "www"
 """
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,22 +25,26 @@ from harness.errors import BadInput
 HERE = Path(__file__).parent
 INIT = HERE / "init"
 DESCRIPTION = "workload.toml"
-MADE_BY_US = {"/init", "/start", "/etc/weighbridge-bundle", "/run/doorbell"}
+LARGEST = 2**30
+"""Bytes of a workload's own files."""
+MADE_BY_US = {"/init", "/start", "/etc/weighbridge-bundle", "/run/doorbell", "/build"}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What goes into a bundle: `files` pairs a path in the bundle with a file here, `start` becomes /start."""
+    """What goes into a bundle: `files` pairs a path in the bundle with a file or a link here, `start` becomes /start."""
 
     name: str
     packages: tuple[str, ...]
     files: tuple[tuple[str, Path], ...]
     start: Path
+    build: Path | None = None
 
 
 class _Description(msgspec.Struct, forbid_unknown_fields=True):
     packages: list[str]
     start: str
+    build: str | None = None
     files: dict[str, str] = {}
 
 
@@ -69,22 +77,64 @@ def _read(folder: Path) -> Workload:
     for package in description.packages:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package):
             raise BadInput(f"{told}: {package!r} is not the name of a Debian package")
-    return Workload(
+    files = [pair for to, source in description.files.items() for pair in _files(told, _target(told, to), source)]
+    workload = Workload(
         name=folder.name,
         packages=tuple(sorted(set(description.packages))),
-        files=tuple(sorted((_target(told, to), _source(told, source)) for to, source in description.files.items())),
+        files=tuple(sorted(files)),
         start=_source(told, description.start),
+        build=_source(told, description.build) if description.build is not None else None,
     )
+    size = sum(source.lstat().st_size for _, source in workload.files)
+    if size > LARGEST:
+        told_size = f"its files have {size / 2**30:.1f} GiB, and a bundle takes {LARGEST / 2**30:g} GiB of them"
+        raise BadInput(f"{told}: {told_size}: let the workload make what is large when it starts")
+    return workload
 
 
 def _source(told: Path, name: str) -> Path:
     """A file of the workload's folder; nothing else on the machine may end up in a bundle."""
-    path = (told.parent / name).resolve()
-    if not path.is_relative_to(told.parent.resolve()):
-        raise BadInput(f"{told}: {name!r} is outside of the workload's folder")
+    path = _within(told, told.parent / name, name)
     if not path.is_file():
         raise BadInput(f"{told}: there is no file {name!r}")
     return path
+
+
+def _files(told: Path, target: str, name: str) -> list[tuple[str, Path]]:
+    """Where a file goes, or every file and link of a folder."""
+    top = _within(told, told.parent / name, name)
+    if not top.is_dir():
+        return [(target, _source(told, name))]
+    found = []
+    for path in sorted(top.rglob("*")):
+        inside = path.relative_to(top).as_posix()
+        if path.is_symlink() or not path.is_dir():
+            _within(told, path, f"{name}/{inside}")
+            found.append((_target(told, f"{target}/{inside}"), path))
+    if not found:
+        raise BadInput(f"{told}: the folder {name!r} has no files")
+    return found
+
+
+def _within(told: Path, path: Path, name: str) -> Path:
+    """Where a path leads, which is a folder or a plain file within the workload's folder. Raises BadInput."""
+    if path.is_symlink() and path.readlink().is_absolute():
+        raise BadInput(
+            f"{told}: {name!r} is an absolute link, which leads elsewhere in a bundle: make it a relative one"
+        )
+    real = path.resolve()
+    if not real.is_relative_to(told.parent.resolve()):
+        raise BadInput(f"{told}: {name!r} is outside of the workload's folder")
+    if not real.exists():
+        raise BadInput(f"{told}: there is no file {name!r}")
+    mode = real.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise BadInput(f"{told}: {name!r} is neither a file nor a folder")
+    if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+        raise BadInput(f"{told}: {name!r} is setuid or setgid, and a bundle has no such file: chmod ug-s")
+    if not os.access(real, os.R_OK):
+        raise BadInput(f"{told}: {name!r} cannot be read")
+    return real
 
 
 def _target(told: Path, name: str) -> str:
