@@ -32,7 +32,7 @@ MADE_BY_US = {"/init", "/start", "/etc/weighbridge-bundle", "/run/doorbell", "/b
 
 @dataclass(frozen=True)
 class Workload:
-    """What goes into a bundle: `files` pairs a path in the bundle with a file or a link here, `start` becomes /start."""
+    """What goes into a bundle: `files` pairs a path in it with a file or a link here, `start` becomes /start."""
 
     name: str
     packages: tuple[str, ...]
