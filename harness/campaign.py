@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness import backends, bundle, host, signals, workloads
 from harness.backends import Backend
+from harness.cold import check_right
 from harness.command import CommandFailed, run
 from harness.errors import BadInput, EngineError, Unavailable, WeighbridgeError
 from harness.ledger import Ledger
@@ -31,18 +32,22 @@ from harness.model import (
     Plan,
     UnavailableRecord,
 )
-from harness.schedule import schedule
+from harness.schedule import MOST, schedule
 from harness.signals import Interrupted
 from harness.store import Writer
+
+if TYPE_CHECKING:
+    from harness.precision import Precision
 
 RUNS = Path("results/runs")
 
 
 @dataclass(frozen=True)
 class Event:
-    """Progress: of `total` runs, `done` are done.
+    """Progress: of `total` runs (0: nobody knows), `done` are done.
 
-    phase: preparing, starting, waiting, weighing, stopping, done. outcome: what came of a run that is done.
+    phase: preparing, starting, waiting, weighing, stopping, done, and round: a whole one, after which the precision
+    that was asked for is not reached. outcome: what came of a run that is done, or what is not precise enough.
     """
 
     phase: str
@@ -59,7 +64,10 @@ Observer = Callable[[Event], None]
 
 @dataclass
 class Outcome:
-    """What came of a campaign. stopped: what cut it short. interrupted: the exit code of the signal that did."""
+    """What came of a campaign. stopped: what cut it short. interrupted: the exit code of the signal that did.
+
+    precise: how the precision that was asked for was reached.
+    """
 
     campaign: str
     cells: int = 0
@@ -67,6 +75,7 @@ class Outcome:
     failed: int = 0
     stopped: str | None = None
     interrupted: int | None = None
+    precise: str | None = None
     unavailable: list[UnavailableRecord] = field(default_factory=list)
 
 
@@ -80,6 +89,7 @@ class Campaign:
         self.command = command
         self.observe = observe
         self.began = time.monotonic()
+        self.precision = _precision(plan)
 
     def run(self) -> Outcome:
         """Measures and writes the result file. A signal ends it in order, with the file complete to the last run.
@@ -113,19 +123,22 @@ class Campaign:
     def _measure_all(self, cells: Sequence[Cell]) -> None:
         self.outcome.cells = len(cells)
         self._record_host("before", cells)
-        for number, phase, order in schedule(cells, self.plan.rounds, self.plan.seed) if cells else ():
+        rounds = MOST if self.precision else self.plan.rounds
+        for number, phase, order in schedule(cells, rounds, self.plan.seed) if cells else ():
             if number:
                 self._record_host("between", cells)
             for cell in order:
                 if self._budget_is_used():
                     break
                 self._measure(cell, number, phase)
-            if self.outcome.stopped:
+            if self.outcome.stopped or self._is_precise(number):
                 break
         self._record_host("after", cells)
+        if cells and not self.outcome.precise:
+            self._add_shortfall()
 
     def _measure(self, cell: Cell, number: int, phase: Phase) -> None:
-        total = self.outcome.cells * (self.plan.rounds + 1)
+        total = 0 if self.precision else self.outcome.cells * (self.plan.rounds + 1)
         now = Event("", cell.target, cell.workload, number, self.outcome.runs, total)
         run = measure(
             cell,
@@ -135,10 +148,13 @@ class Campaign:
             number,
             phase,
             lambda entered: self.observe(replace(now, phase=entered)),
+            self.plan.cold,
         )
         self.writer.append(run)
         self.outcome.runs += 1
         self.outcome.failed += not run.ok
+        if self.precision:
+            self.precision.add(run)
         told = "ok" if run.error is None else f"failed while {run.error.phase}: {run.error.message}"
         self.observe(replace(now, phase="done", done=self.outcome.runs, outcome=told))
 
@@ -148,8 +164,26 @@ class Campaign:
             self.outcome.stopped = f"the budget of {budget:g} s was used up after {self.outcome.runs} runs"
         return self.outcome.stopped is not None
 
+    def _is_precise(self, number: int) -> bool:
+        """Whether the precision asked for is reached after round `number`; if not, the observer is told why."""
+        if self.precision is None or number < self.plan.rounds:
+            return False
+        shortfall = self.precision.shortfall()
+        if shortfall is None:
+            self.outcome.precise = self.precision.reached()
+        else:
+            self.observe(Event("round", "", "", number, self.outcome.runs, outcome=shortfall))
+        return shortfall is None
+
+    def _add_shortfall(self) -> None:
+        """To what cut the campaign short: what was not yet as precise as was asked for."""
+        if self.precision and (shortfall := self.precision.shortfall()):
+            ended = self.outcome.stopped or f"{MOST} rounds were measured, and more never are"
+            self.outcome.stopped = f"{ended}; {shortfall}"
+
     def _check(self) -> None:
-        """Raises BadInput for a target or a workload that does not exist, or two workloads of one name."""
+        """Raises BadInput for a target or a workload that does not exist, two workloads of one name, or no right."""
+        check_right(self.plan.cold)
         for target in self.plan.targets:
             try:
                 backends.create(target, self.ledger, self.plan)
@@ -225,6 +259,14 @@ class Campaign:
         return Header(
             SCHEMA, self.ledger.campaign, started, list(self.command), commit, dirty, self.plan, host.describe()
         )
+
+
+def _precision(plan: Plan) -> Precision | None:
+    if plan.precision is None:
+        return None
+    from harness.precision import Precision  # here: NumPy and SciPy have no business in any other campaign
+
+    return Precision(plan.precision, plan.rounds)
 
 
 def _as_unavailable(error: Exception) -> Unavailable:

@@ -19,6 +19,8 @@ from harness.process import kill
 ROOT = Path("/sys/fs/cgroup")
 JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit; shift; done; shift; exec "$@"'
 MECHANISMS = {"cpus": "cfs quota", "memory": "memory cgroup"}
+V2_KERNEL = ("kernel_stack", "pagetables", "percpu", "sock", "slab")
+"""What memory.stat has instead of `kernel`, before Linux 5.18."""
 PERIOD = 100_000
 """Microseconds of one CPU quota period, the kernel's default."""
 
@@ -41,6 +43,37 @@ class ControlGroup:
         return [f"{tree}/bin/busybox", "sh", "-c", JOIN, "join", *doors, "--", *argv] if doors else list(argv)
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of CPU time, in user and in system mode."""
+
+    user: float = 0.0
+    system: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.user + self.system
+
+    @classmethod
+    def divided(cls, exact: float, user: float, system: float) -> Spent:
+        """The scheduler's exact time, divided in the ratio of the ticks that were seen in either mode.
+
+        As the kernel does it (cputime_adjust in kernel/sched/cputime.c): all is user time where no tick was seen in
+        system mode, nor any at all maybe.
+        """
+        share = user / (user + system) if system else 1.0
+        return cls(exact * share, exact * (1 - share))
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.user + other.user, self.system + other.system)
+
+    def __sub__(self, other: Spent) -> Spent:
+        """The totals' difference to the letter; between the modes, where ticks are all there is to tell, as they are."""
+        total = max(0.0, self.total - other.total)
+        user = min(max(0.0, self.user - other.user), total)
+        return Spent(user, total - user)
+
+
 def version() -> int:
     """2 where the unified hierarchy has the controllers, else 1."""
     return 2 if (ROOT / "cgroup.controllers").exists() else 1
@@ -51,7 +84,7 @@ def hierarchy(controller: str) -> Path | None:
     if version() == 2:
         return ROOT if controller in (ROOT / "cgroup.subtree_control").read_text().split() else None
     folder = ROOT / controller
-    return folder if folder.is_dir() else None
+    return folder.resolve() if folder.is_dir() else None
 
 
 def members(folder: Path) -> list[int]:
@@ -65,6 +98,43 @@ def members(folder: Path) -> list[int]:
     return pids
 
 
+def cpu_time(folders: Mapping[str, Path]) -> Spent | None:
+    """What all that ever ran in a group have used; None where it has no such controller of its own, or is gone."""
+    if version() == 2:
+        told = _get(folders.get("cpu"), "cpu.stat")
+        fields = dict(line.split() for line in told.splitlines()) if told else {}
+        return Spent(int(fields["user_usec"]) / 1e6, int(fields["system_usec"]) / 1e6) if fields else None
+    names = ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys")
+    exact, user, system = (_get(folders.get("cpuacct"), name) for name in names)
+    return Spent.divided(int(exact) / 1e9, int(user), int(system)) if exact and user and system else None
+
+
+def memory_charge(folder: Path) -> dict[str, int]:
+    """Bytes charged to a group and those below it, by kind; `kernel` is left out where the kernel does not tell.
+
+    Raises EngineError where the group is gone.
+    """
+    told = _get(folder, "memory.stat")
+    if told is None:
+        raise EngineError(f"{folder}/memory.stat cannot be read")
+    stat = {name: int(value) for name, value in (line.split() for line in told.splitlines())}
+    if version() == 2:
+        kernel = stat.get("kernel", sum(stat.get(name, 0) for name in V2_KERNEL))
+        return {
+            "anonymous": stat["anon"],
+            "file": stat["file"] - stat["shmem"],
+            "shmem": stat["shmem"],
+            "kernel": kernel,
+        }
+    kinds = {
+        "anonymous": stat["total_rss"],
+        "file": stat["total_cache"] - stat["total_shmem"],
+        "shmem": stat["total_shmem"],
+    }
+    counted = _get(folder, "memory.kmem.usage_in_bytes")
+    return kinds if counted is None else {**kinds, "kernel": int(counted)}
+
+
 def of_process(pid: int) -> dict[str, Path]:
     """{controller: folder} of a running process, as the host sees it; the unified hierarchy counts for every one."""
     found: dict[str, Path] = {}
@@ -73,8 +143,8 @@ def of_process(pid: int) -> dict[str, Path]:
         for controller in controllers.split(","):
             if version() == 2 and not controller:
                 found |= dict.fromkeys(("cpu", "memory"), ROOT / path.lstrip("/"))
-            elif (ROOT / controller).is_dir() and controller:
-                found[controller] = ROOT / controller / path.lstrip("/")
+            elif controller and (top := hierarchy(controller)) is not None:
+                found[controller] = top / path.lstrip("/")
     return found
 
 
@@ -150,7 +220,8 @@ def limited(ledger: Ledger, name: str, limits: Limits) -> Iterator[ControlGroup]
         folders: dict[str, Path] = {}
         for controller, values in settings.items():
             top = hierarchy(controller)
-            assert top is not None
+            if top is None:  # cpuacct, which only counts
+                continue
             folder = top / name
             folder.mkdir(exist_ok=True)
             folders[controller] = folder
@@ -175,6 +246,7 @@ def _settings(limits: Limits) -> dict[str, dict[str, str]]:
         return {"cpu": {"cpu.max": f"{quota} {PERIOD}"}, "memory": {"memory.max": str(limits.memory)}}
     return {
         "cpu": {"cpu.cfs_period_us": str(PERIOD), "cpu.cfs_quota_us": quota},
+        "cpuacct": {},
         "memory": {"memory.limit_in_bytes": str(limits.memory)},
     }
 

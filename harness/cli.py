@@ -34,10 +34,18 @@ def cli() -> None:
 @click.option("--targets", help="What to weigh, as host,namespace/pid,net,docker,libvirt/pc.")
 @click.option("--workloads", help="Workloads by name, or folders of your own.")
 @click.option("--rounds", type=int, help="Measured rounds; every round visits every target once. [7]")
+@click.option("--precision", help="Measure until every median's interval is within this, as 5%, instead of --rounds.")
 @click.option("--budget", help="When to stop short, as 10m; `none` never does. [10m]")
 @click.option("--timeout", help="How long one instance may take to be ready. [60s]")
 @click.option("--cpus", type=float, help="CPUs for every instance. [1]")
 @click.option("--memory", help="Memory for every instance. [256M]")
+@click.option(
+    "--cold",
+    type=click.Choice(["image", "all"]),
+    is_flag=False,
+    flag_value="image",
+    help="Drop the page cache of the image's files before every start, or as root the whole machine's. [--cold=image]",
+)
 @click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]")
 @click.option("--libvirt-uri", help="A libvirt daemon, as qemu:///system, in place of the embedded driver.")
 @click.option("--kernel", help="A guest kernel of your own. [Debian's cloud kernel]")
@@ -123,6 +131,8 @@ def _reap_leftovers() -> None:
 def _tell(outcome: Outcome, output: Path) -> None:
     for absent in outcome.unavailable:
         _say(f"{absent.target}: not here: {absent.reason}. Try: {absent.hint}")
+    if outcome.precise:
+        _say(outcome.precise)
     if outcome.stopped:
         _say(f"stopped early: {outcome.stopped}")
     _say(f"{outcome.runs} runs, {outcome.failed} of them failed, in {output}")

@@ -14,7 +14,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +56,9 @@ class Doorbell:
         self._facts: dict[str, Any] | None = None
         self._broken: str | None = None
         self._ready = self._dead = False
+        self._to_read: list[Callable[[], Mapping[Any, Any]]] = []
+        self._read_at_ready: dict[Any, Any] = {}
+        self._unread: Exception | None = None
         self._changed = threading.Condition()
         self._poll = select.poll()
         self._bells: dict[int, bytes] = {}
@@ -102,6 +105,27 @@ class Doorbell:
         """Takes a descriptor (a pidfd, a socket) that becomes readable when the instance is dead."""
         self._poll.register(fd, select.POLLIN)
         os.eventfd_write(self._wake, 1)
+
+    def at_ready(self, read: Callable[[], Mapping[Any, Any]]) -> None:
+        """Has this called the moment READY is noted, or now if it was: what then runs in an instance is not its start.
+
+        `readings` gives what was told. Of two that tell of the same key, the earlier counts.
+        """
+        with self._changed:
+            if self._ready:
+                self._read_now(read)
+            else:
+                self._to_read.append(read)
+
+    def readings(self) -> dict[Any, Any]:
+        """What was read at READY. Raises RunError where it could not be."""
+        if self._unread is not None:
+            raise RunError(f"what was to be read at READY could not be: {self._unread}") from self._unread
+        return self._read_at_ready
+
+    def now(self) -> float:
+        """Seconds on the clock that marks are noted by, from an unknown start."""
+        return time.monotonic()
 
     def mark(self, name: str) -> None:
         """Notes now under that name."""
@@ -182,11 +206,19 @@ class Doorbell:
             if word == "READY" and not self._ready:
                 self._ready = True
                 self._marks.append(("ready", now))
+                for read in self._to_read:
+                    self._read_now(read)
             elif word == "MARK" and _NAME.fullmatch(rest) and rest not in _OURS:
                 self._marks.append((rest, now))
             elif word == "FACTS":
                 self._take_facts(rest)
             self._changed.notify_all()
+
+    def _read_now(self, read: Callable[[], Mapping[Any, Any]]) -> None:
+        try:
+            self._read_at_ready = {**read(), **self._read_at_ready}
+        except Exception as error:  # of whatever kind, it must not end the thread that listens
+            self._unread = error
 
     def _take_facts(self, text: str) -> None:
         # Strictly, and with no depth to drown in: what an instance says must fit into a result file.

@@ -14,7 +14,7 @@ from typing import Literal
 
 PORT = "/dev/vport0p1"
 COMMAND_LINE = f"quiet panic=-1 console=ttyS0 WEIGHBRIDGE_DOORBELL={PORT}"
-GUEST_RAM = "/memfd:"
+GUEST_RAM = "/memfd:memory-backend-memfd"
 """How a mapping of the guest's RAM begins in QEMU's /proc/PID/smaps."""
 
 

@@ -10,14 +10,16 @@ from typing import Any
 import msgspec
 
 from harness import signals
-from harness.backends import Backend, Image, Instance
+from harness.backends import Backend, Image, Instance, Unseen
+from harness.cold import check_dropped, drop_cached
 from harness.doorbell import Doorbell, timed_window
 from harness.errors import ExitedBeforeReady, RunError, WrongBundle
 from harness.ledger import Ledger
-from harness.meters import disk, memory
-from harness.model import Applied, Failure, Phase, Run, Sample, headline
+from harness.meters import cpu, disk, memory
+from harness.model import Applied, Cold, Failure, Phase, Run, Sample, headline
 
 FACTS_TIMEOUT = 15.0
+REST = 0.5
 SETTLE_INTERVAL = 0.1
 SETTLE_READINGS = 20
 SETTLED_WITHIN = 0.01
@@ -48,10 +50,12 @@ class _Notes:
     error: Failure | None = None
 
 
-def measure(cell: Cell, ledger: Ledger, timeout: float, seq: int, number: int, phase: Phase, say: Say) -> Run:
+def measure(
+    cell: Cell, ledger: Ledger, timeout: float, seq: int, number: int, phase: Phase, say: Say, cold: Cold | None = None
+) -> Run:
     """Measures one instance and never raises for what goes wrong with it: that is the record's `error`.
 
-    timeout: seconds to READY. number: of the round.
+    timeout: seconds to READY. number: of the round. cold: what is dropped of the page cache before.
     """
     notes = _Notes()
 
@@ -61,6 +65,12 @@ def measure(cell: Cell, ledger: Ledger, timeout: float, seq: int, number: int, p
 
     name = ledger.name()
     try:
+        enter("starting")
+        cell.backend.refresh(cell.image)
+        if cold:
+            left = drop_cached(cell.image.parts, cold)
+            notes.samples = [part.sample() for part in left]
+            check_dropped(left)
         with ledger.holding_folder() as folder, Doorbell(folder) as bell:
             try:
                 _live(cell, bell, timeout, notes, enter)
@@ -84,20 +94,22 @@ def measure(cell: Cell, ledger: Ledger, timeout: float, seq: int, number: int, p
         samples=notes.samples,
         limits=notes.limits,
         facts=notes.facts,
+        cold=cold is not None,
     )
 
 
 def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say) -> None:
-    enter("starting")
-    cell.backend.refresh(cell.image)
     with ExitStack() as stack:
+        idle = _daemons(cell.backend)
         with timed_window():
             bell.mark("requested")
             instance = stack.enter_context(cell.backend.launch(cell.image, bell, bell.mark))
             bell.mark("start-returned")
             enter("waiting")
+            bell.at_ready(lambda: cpu.read(instance))
             with _telling(instance):
                 bell.wait_ready(timeout)
+        notes.samples += cpu.start(idle, {**bell.readings(), **_daemons(cell.backend)})
         enter("weighing")
         notes.limits = dict(instance.limits)
         with _telling(instance):
@@ -105,7 +117,7 @@ def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say)
             notes.limits = _with_seen(notes.limits, notes.facts)
             if notes.facts.get("bundle") != cell.image.bundle.sha256:
                 raise WrongBundle(f"the instance runs bundle {notes.facts.get('bundle')}, not the one asked for")
-            notes.samples = _weigh(bell, instance)
+            notes.samples += _weigh(bell, instance)
         enter("stopping")
         bell.mark("stopping")
 
@@ -122,18 +134,38 @@ def _telling(instance: Instance) -> Iterator[None]:
         raise
 
 
+def _daemons(backend: Backend) -> cpu.Reading:
+    """What the daemons that serve all instances have used so far: a start is their work too."""
+    pids = backend.daemons()
+    if isinstance(pids, Unseen):
+        return {"daemon": pids}
+    return {"daemon": cpu.processes(pids)} if pids else {}
+
+
 def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
-    """Memory at rest, then disk. The mark `settled` or `unsettled` tells whether memory came to rest."""
+    """What an instance costs at rest; CPU for at least REST seconds."""
+    began, before = bell.now(), cpu.read(instance)
+    samples = [*_settled(bell, instance), *memory.charged(instance), *disk.weigh("disk.instance", instance.parts())]
+    _stay(bell, REST - (bell.now() - began))
+    return samples + cpu.rest(before, cpu.read(instance), bell.now() - began)
+
+
+def _stay(bell: Doorbell, seconds: float) -> None:
+    if bell.wait_dead(max(0.0, seconds)):
+        raise RunError("the instance ended while it was weighed")
+
+
+def _settled(bell: Doorbell, instance: Instance) -> list[Sample]:
+    """Memory at rest. The mark `settled` or `unsettled` tells whether it came to rest."""
     before = memory.weigh(instance)
     for _ in range(SETTLE_READINGS):
-        if bell.wait_dead(SETTLE_INTERVAL):
-            raise RunError("the instance ended while it was weighed")
+        _stay(bell, SETTLE_INTERVAL)
         after = memory.weigh(instance)
         if settled := _agree(before, after):
             break
         before = after
     bell.mark("settled" if settled else "unsettled")
-    return after + disk.weigh("disk.instance", instance.parts())
+    return after
 
 
 def _agree(before: list[Sample], after: list[Sample]) -> bool:

@@ -20,6 +20,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Group = Literal["workload", "guest", "vmm", "supervisor", "daemon"]
 Phase = Literal["warmup", "measured"]
+Cold = Literal["image", "all"]
+"""Whose page cache is dropped before a start: that of the image's files, or the whole machine's too."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -58,13 +60,19 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a campaign is to do. `rounds` are measured ones, one warm-up round comes before. `budget` in seconds."""
+    """What a campaign is to do. `rounds` are measured ones, one warm-up round comes before. `budget` in seconds.
+
+    `precision` is a fraction: rounds go on until half the width of the 95 % interval of every headline median is at
+    most that fraction of it, and `rounds` is the least number of them.
+    """
 
     targets: tuple[str, ...] = ("host", "namespace", "docker", "libvirt/pc")
     workloads: tuple[str, ...] = ("hello",)
     rounds: Annotated[int, msgspec.Meta(ge=1)] = 7
     budget: Annotated[float, msgspec.Meta(gt=0)] | None = 600.0
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    cold: Cold | None = None
+    precision: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     seed: int = 0
     engines: Literal["auto", "private", "user"] = "auto"
     libvirt_uri: str | None = None

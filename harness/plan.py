@@ -16,6 +16,7 @@ import msgspec
 from harness import backends
 from harness.errors import BadInput
 from harness.model import Plan
+from harness.schedule import LEAST
 
 DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -33,6 +34,10 @@ def make(file: Path | None, flags: Mapping[str, Any]) -> Plan:
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"{key}: {value} is no amount")
+    if values.get("precision") is not None:
+        if "rounds" in values:
+            raise BadInput("rounds and precision were both given: either says how many rounds there are, leave out one")
+        values["rounds"] = LEAST
     values["limits"] = {key: values.pop(key) for key in LIMITS if key in values}
     try:
         plan = msgspec.convert(values, Plan)
@@ -75,6 +80,15 @@ def size(text: str) -> int:
     return round(float(parts[1]) * SIZES[parts[2]])
 
 
+def fraction(text: str) -> float:
+    """The fraction between 0 and 1 of `5%` or `0.05`. Raises BadInput."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text)
+    number = float(parts[1]) / (100 if parts[2] else 1) if parts else 0.0
+    if not 0 < number < 1:
+        raise BadInput(f"precision: {text!r} is no fraction between 0 and 1; an example: 5%")
+    return number
+
+
 def _defaults() -> dict[str, Any]:
     defaults: dict[str, Any] = {"seed": secrets.randbits(32)}
     if os.geteuid() != 0:  # `host` stays, so that its reason and remedy are shown
@@ -104,6 +118,8 @@ def _value(key: str, value: Any) -> Any:
                 return duration(value)
             case "memory":
                 return size(value)
+            case "precision":
+                return fraction(value)
     if key in ("budget", "timeout", "cpus") and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value

@@ -40,7 +40,9 @@ def _bar() -> Iterator[Observer]:
         task = progress.add_task("preparing", total=None)
 
         def observe(event: Event) -> None:
-            if event.phase != "waiting":
+            if event.phase == "round":
+                progress.console.print(f"round {event.round}: {event.outcome}", markup=False, highlight=False)
+            elif event.phase != "waiting":
                 told = f"{event.phase} {event.target} {event.workload}".rstrip()
                 progress.update(task, description=told, completed=event.done, total=event.total or None, refresh=True)
 
@@ -51,8 +53,10 @@ def _line(event: Event) -> None:
     if event.phase == "preparing":
         print(f"preparing {event.target} {event.workload}".rstrip(), file=sys.stderr, flush=True)
     elif event.phase == "done":
-        told = f"{event.done}/{event.total} {event.target} {event.workload} round {event.round}: {event.outcome}"
+        told = f"{event.done}/{event.total or '?'} {event.target} {event.workload} round {event.round}: {event.outcome}"
         print(told, file=sys.stderr, flush=True)
+    elif event.phase == "round":
+        print(f"round {event.round}: {event.outcome}", file=sys.stderr, flush=True)
 
 
 def _json(event: Event) -> None:

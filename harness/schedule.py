@@ -10,6 +10,9 @@ from harness.model import Phase
 
 Cell = TypeVar("Cell")
 
+LEAST, MOST = 10, 1000
+"""Measured rounds where a precision decides how many: fewer tell too little of it, more are a night of their own."""
+
 
 def schedule(cells: Sequence[Cell], rounds: int, seed: int) -> Iterator[tuple[int, Phase, list[Cell]]]:
     """(round, phase, cells in their order): round 0 warms up, then come `rounds` measured ones."""

@@ -87,6 +87,32 @@ def test_a_size_is_a_number_times_its_unit(number: int, unit: str) -> None:
     assert plan.size(f"{number}{unit}") == number * 1024 ** ("kMGT".index(unit) + 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "fraction"), [("5%", 0.05), ("0.05", 0.05), ("2.5%", 0.025), ("99%", 0.99), ("0.0001%", 1e-6)]
+)
+def test_fractions(text: str, fraction: float) -> None:
+    assert plan.fraction(text) == pytest.approx(fraction)
+
+
+@pytest.mark.parametrize("text", ["", "5", "1", "100%", "0", "0%", "-5%", "5 %", "5%%", "%", "lots", "nan", "1e-2"])
+def test_what_is_no_fraction(text: str) -> None:
+    with pytest.raises(BadInput, match=r"^precision: .*no fraction"):
+        plan.fraction(text)
+
+
+def test_a_precision_says_how_many_rounds_there_are(tmp_path: Path) -> None:
+    assert (plan.make(None, {}).precision, plan.make(None, {}).cold) == (None, None)
+    made = plan.make(None, {"precision": "5%"})
+    assert (made.precision, made.rounds) == (0.05, 10)
+    file = tmp_path / "plan.toml"
+    file.write_text('precision = 0.1\ncold = "image"\n')
+    made = plan.make(file, {"cold": "all"})
+    assert (made.precision, made.rounds, made.cold) == (0.1, 10, "all")
+    for flags in ({"rounds": 10}, {"rounds": 10, "precision": "5%"}):
+        with pytest.raises(BadInput, match="rounds and precision"):
+            plan.make(file, flags)
+
+
 def test_nothing_said_is_the_default_with_a_seed_of_its_own() -> None:
     one, other = plan.make(None, {}), plan.make(None, {})
     assert one.seed != other.seed
@@ -140,6 +166,14 @@ def test_a_file_may_say_what_the_flags_may(tmp_path: Path) -> None:
         ("timeout = inf", "timeout: "),
         ('engines = "theirs"', "engines: "),
         ("kernel = 5", "kernel: "),
+        ("precision = 0", "precision: "),
+        ("precision = 5", "precision: "),
+        ("precision = nan", "precision: "),
+        ("precision = true", "precision: "),
+        ('precision = "little"', "precision: "),
+        ("precision = 0.05\nrounds = 7", "rounds and precision"),
+        ("cold = true", "cold: "),
+        ('cold = "ice"', "cold: "),
         ("rounds = 3\nrounds = 4", "plan.toml"),
         ("not toml at all", "plan.toml"),
     ],

@@ -130,6 +130,8 @@ class Docker(Backend):
     def launch(self, image: DockerImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
         with self._created(image, self.ledger.name(), doorbell.fifo) as identity:
             mark("created")
+            if expected := self._expected_groups(identity):  # the answer to start comes after READY
+                doorbell.at_ready(lambda: {"workload": spent} if (spent := cgroup.cpu_time(expected)) else {})
             self._client.api.start(identity)
             groups = self._groups(identity)
             with ExitStack() as stack:
@@ -180,9 +182,8 @@ class Docker(Backend):
 
     def _groups(self, identity: str) -> dict[str, Path]:
         """The container's control groups, found by its own: a pid may be of the engine's PID namespace, not ours."""
-        if self._engine.cgroup_parent is not None:
-            tops = {name: cgroup.hierarchy(name) for name in ("cpu", "memory")}
-            return {name: top / self._engine.cgroup_parent / identity for name, top in tops.items() if top}
+        if expected := self._expected_groups(identity):
+            return expected
         pid = self._client.api.inspect_container(identity)["State"]["Pid"]
         try:
             groups = cgroup.of_process(pid) if pid else {}
@@ -193,6 +194,12 @@ class Docker(Backend):
         if _status(self._client, identity) is None:
             raise EngineError("the engine's processes are not visible from here: it runs in another PID namespace")
         return {}  # it has ended
+
+    def _expected_groups(self, identity: str) -> dict[str, Path]:
+        """Where a private engine makes a container's control groups; empty where that is another's to decide."""
+        parent = self._engine.cgroup_parent
+        tops = {name: cgroup.hierarchy(name) for name in ("cpu", "cpuacct", "memory")} if parent else {}
+        return {name: top / str(parent) / identity for name, top in tops.items() if top}
 
 
 def remove_container(url: str, name: str, private: bool) -> None:

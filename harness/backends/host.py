@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,18 +17,21 @@ from harness.cgroup import ControlGroup
 from harness.command import find, version_of
 from harness.doorbell import Doorbell, Mark
 from harness.errors import Unavailable
-from harness.ledger import remove_folder
+from harness.ledger import Ledger, remove_folder
 from harness.model import Group, Limits, TargetRecord
 from harness.process import Child, end_all, rooted, spawn, tail
 
 
-@dataclass(frozen=True)
-class HostImage(Image):
-    """The tree under an overlay whose upper layer is emptied after every run; /proc and /dev are mounted in it."""
+class Ground:
+    """Where instances run, made new for each: an overlay over the tree with /proc and /dev, and a control group."""
 
-    tree: Path
-    folder: Path
-    group: ControlGroup
+    def __init__(self, ledger: Ledger, tree: Path, folder: Path, limits: Limits) -> None:
+        self.tree = tree
+        self.folder = folder
+        self.group = ControlGroup({})
+        self._ledger = ledger
+        self._limits = limits
+        self._group_held = ExitStack()
 
     @property
     def root(self) -> Path:
@@ -40,8 +43,9 @@ class HostImage(Image):
         return self.folder / "doorbell"
 
     def renew(self) -> None:
-        """Makes the layer as new: no run sees what another wrote, nor what another left running."""
-        end_all(lambda: rooted(self.root))
+        """No run sees what another wrote, nor what another left running, nor is charged for it."""
+        self.close()
+        self.group = self._group_held.enter_context(cgroup.limited(self._ledger, self._ledger.name(), self._limits))
         mounts.unmount_below(str(self.folder))
         for name in ("upper", "work", "root"):
             remove_folder(str(self.folder / name))
@@ -54,23 +58,32 @@ class HostImage(Image):
             mounts.mount("bind", f"/dev/{device}", self.root / "dev" / device)
         mounts.mount("bind", self.fifo, self.root / DOORBELL.lstrip("/"))
 
+    def close(self) -> None:
+        end_all(lambda: rooted(self.root))
+        self._group_held.close()
+
+
+@dataclass(frozen=True)
+class HostImage(Image):
+    ground: Ground
+
 
 class HostInstance(Instance):
-    def __init__(self, child: Child, image: HostImage) -> None:
+    def __init__(self, child: Child, ground: Ground) -> None:
         self._child = child
-        self._image = image
-        self.limits = image.group.applied
+        self._ground = ground
+        self.limits = ground.group.applied
 
     def processes(self) -> Mapping[Group, list[int]]:
-        if folder := self._image.group.folders.get("memory"):
+        if folder := self._ground.group.folders.get("memory"):
             return {"workload": cgroup.members(folder)}
-        return {"workload": rooted(self._image.root)}
+        return {"workload": rooted(self._ground.root)}
 
     def cgroups(self) -> Mapping[str, Path]:
-        return self._image.group.folders
+        return self._ground.group.folders
 
     def parts(self) -> tuple[Part, ...]:
-        folder = self._image.folder
+        folder = self._ground.folder
         return (
             Part("upper", (folder / "upper",)),
             Part("overlay work", (folder / "work",)),
@@ -105,28 +118,24 @@ class Host(Backend):
         with (
             self.ledger.holding_folder() as folder,
             self.ledger.holding(mounts.unmount_below, path=str(folder)),
-            cgroup.limited(self.ledger, self.ledger.name(), limits) as group,
+            closing(Ground(self.ledger, tree, folder, limits)) as ground,
         ):
-            image = HostImage(bundle, limits, (Part("tree", (tree,)),), tree, folder, group)
-            os.mkfifo(image.fifo)
-            image.renew()
-            try:
-                yield image
-            finally:
-                end_all(lambda: rooted(image.root))
+            os.mkfifo(ground.fifo)
+            yield HostImage(bundle, limits, (Part("tree", (tree,)),), ground)
 
     def refresh(self, image: HostImage) -> None:
-        image.renew()
+        image.ground.renew()
 
     @contextmanager
     def launch(self, image: HostImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
         name = self.ledger.name()
-        log = image.folder / f"{name}.log"
-        argv = image.group.joining(image.tree, [self._chroot, str(image.root), "/init"])
-        doorbell.ring_from(image.fifo)
+        ground = image.ground
+        log = ground.folder / f"{name}.log"
+        argv = ground.group.joining(ground.tree, [self._chroot, str(ground.root), "/init"])
+        doorbell.ring_from(ground.fifo)
         with spawn(self.ledger, name, argv, log, environment(DOORBELL)) as child:
             doorbell.watch(child.pidfd)
-            yield HostInstance(child, image)
+            yield HostInstance(child, ground)
 
     @cached_property
     def _chroot(self) -> str:

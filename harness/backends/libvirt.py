@@ -69,7 +69,14 @@ class VirtualMachine(Instance):
         return {"workload": hidden, "guest": [self._pid], "vmm": [self._pid]}
 
     def cgroups(self) -> Mapping[str, Path]:
-        return cgroup.of_process(self._pid)
+        """Those that are named after the domain: without a partition QEMU stays in the one of whoever started it."""
+        found = {}
+        for controller, folder in cgroup.of_process(self._pid).items():
+            for above in (folder, *folder.parents):
+                if self._name in above.name.replace("\\x2d", "-"):  # as systemd writes a dash
+                    found[controller] = above
+                    break
+        return found
 
     def parts(self) -> tuple[Part, ...]:
         return (

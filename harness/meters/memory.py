@@ -1,27 +1,28 @@
-"""Memory at rest: RSS, PSS and USS of each group of an instance's processes.
+"""Memory at rest: RSS, PSS and USS of each group of an instance's processes by kind, and what its group is charged.
 
-Source: Linux, Documentation/filesystems/proc.rst (smaps, smaps_rollup); psutil's memory_full_info.
+Source: Linux, Documentation/filesystems/proc.rst (smaps, smaps_rollup, status), admin-guide/cgroup-v1/memory.rst and
+cgroup-v2.rst (memory.stat). psutil tells a process's totals; the kinds are only in the files themselves.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 import psutil
 
+from harness import cgroup
 from harness.backends import Instance, Unseen
 from harness.model import Group, Sample
 
-KINDS = ("rss", "pss", "uss")
+METRICS = ("rss", "pss", "uss")
+CACHE = "translation cache"
+"""Where QEMU keeps the code that it translated for the guest, under TCG: the memory that it both writes and runs."""
 
-
-class Weight(NamedTuple):
-    """Bytes. pss and uss need the right to ptrace the process; without it they are an Unseen."""
-
-    rss: int
-    pss: int | Unseen
-    uss: int | Unseen
+Weight = dict[tuple[str, str | None], int | Unseen]
+"""{(metric, kind): bytes}: kind is anonymous, file or shmem, or None where it is not told."""
 
 
 def weigh(instance: Instance) -> list[Sample]:
@@ -29,62 +30,110 @@ def weigh(instance: Instance) -> list[Sample]:
     samples: list[Sample] = []
     for group, pids in instance.processes().items():
         if isinstance(pids, Unseen):
-            samples += [Sample(f"memory.{kind}", "B", None, group, reason=pids.reason) for kind in KINDS]
+            samples += _samples(group, _unseen(pids))
         elif group in ("guest", "vmm"):
-            samples += _samples(group, _machine(pids, instance.guest_ram, of_guest=group == "guest"))
+            guest, vmm = _machine(pids, instance.guest_ram)
+            samples += _samples(group, guest if group == "guest" else vmm)
         else:
             samples += _samples(group, processes(pids))
     return samples
 
 
-def processes(pids: Sequence[int]) -> Weight:
-    """The sum over processes. One that ended meanwhile weighs nothing."""
-    weights = []
-    for pid in pids:
-        try:
-            weights.append(_process(psutil.Process(pid)))
-        except psutil.NoSuchProcess:
-            continue
-    return _sum(weights)
+def charged(instance: Instance) -> list[Sample]:
+    """What the instance's control group is charged, by kind: whoever touched a page of a file first pays for it."""
+    folder = instance.cgroups().get("memory")
+    if folder is None:
+        return [Sample("memory.charged", "B", None, reason="it has no control group of its own")]
+    return [Sample("memory.charged", "B", value, part=kind) for kind, value in cgroup.memory_charge(folder).items()]
 
 
 def daemons(pids_of: Mapping[str, Sequence[int] | Unseen]) -> list[Sample]:
     """What the daemons of each target weigh: they serve all instances and are weighed once, part = target."""
-    return [
-        Sample(s.metric, s.unit, s.value, "daemon", target, s.reason)
-        for target, pids in pids_of.items()
-        for s in _samples("daemon", pids if isinstance(pids, Unseen) else processes(pids))
-    ]
+    samples = []
+    for target, pids in pids_of.items():
+        weight = _unseen(pids) if isinstance(pids, Unseen) else processes(pids)
+        for metric in METRICS:
+            mine = [value for (name, _), value in weight.items() if name == metric]
+            samples.append(_sample(metric, _total(mine), "daemon", target))
+    return samples
 
 
-def _process(process: psutil.Process) -> Weight:
+def processes(pids: Sequence[int]) -> Weight:
+    """The sum over processes. One that ended meanwhile weighs nothing.
+
+    PSS and USS need the right to ptrace a process; without it they are an Unseen.
+    """
+    weights = [_process(pid) for pid in pids]
+    keys = dict.fromkeys(key for weight in weights for key in weight) or dict.fromkeys((m, None) for m in METRICS)
+    return {key: _total([weight[key] for weight in weights if key in weight]) for key in keys}
+
+
+def _process(pid: int) -> Weight:
     try:
-        info = process.memory_full_info()
-    except psutil.AccessDenied:
-        unseen = Unseen(f"not permitted to read /proc/{process.pid}/smaps")
-        return Weight(process.memory_info().rss, unseen, unseen)
-    return Weight(info.rss, info.pss, info.uss)
+        status = _fields(Path(f"/proc/{pid}/status"))
+        rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
+    except PermissionError:
+        unseen = Unseen(f"not permitted to read /proc/{pid}/smaps_rollup")
+        kinds = {"anonymous": "RssAnon", "file": "RssFile", "shmem": "RssShmem"}
+        rss: Weight = {("rss", kind): status[name] for kind, name in kinds.items() if name in status}
+        return rss | {("pss", None): unseen, ("uss", None): unseen}
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    if "Rss" not in rollup:  # it ended, and waits for its parent to ask
+        return {}
+    uss = sum(value for name, value in rollup.items() if name.startswith("Private_"))
+    if "Pss_Anon" not in rollup:  # before Linux 5.4
+        return {("rss", None): rollup["Rss"], ("pss", None): rollup["Pss"], ("uss", None): uss}
+    # status is off by some pages a CPU: of that only what smaps_rollup does not tell is taken.
+    mapped = rollup["Rss"] - rollup["Anonymous"]
+    shmem = min(status.get("RssShmem", 0), mapped) if rollup["Pss_Shmem"] else 0
+    return {
+        ("rss", "anonymous"): rollup["Anonymous"],
+        ("rss", "file"): mapped - shmem,
+        ("rss", "shmem"): shmem,
+        ("pss", "anonymous"): rollup["Pss_Anon"],
+        ("pss", "file"): rollup["Pss_File"],
+        ("pss", "shmem"): rollup["Pss_Shmem"],
+        ("uss", None): uss,
+    }
 
 
-def _machine(pids: Sequence[int], guest_ram: str | None, *, of_guest: bool) -> Weight | Unseen:
-    """A VMM's mappings of the guest's RAM, or all its others."""
+def _fields(file: Path) -> dict[str, int]:
+    """The lines of a file that read `Name:  123 kB`, in bytes."""
+    return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", file.read_text(), re.MULTILINE)}
+
+
+def _machine(pids: Sequence[int], guest_ram: str | None) -> tuple[Weight, Weight]:
+    """The guest's RAM, and its VMM without that but with the translation cache by name."""
     if guest_ram is None:
-        return Unseen("the engine does not tell the guest's RAM from the VMM's own memory")
-    weights = []
-    for pid in pids:
-        try:
-            maps = psutil.Process(pid).memory_maps(grouped=True)
-        except psutil.AccessDenied:
-            return Unseen(f"not permitted to read /proc/{pid}/smaps")
-        except psutil.NoSuchProcess:
-            continue
-        mine = [m for m in maps if m.path.startswith(guest_ram) == of_guest]
-        weights += [Weight(m.rss, m.pss, m.private_clean + m.private_dirty) for m in mine]
-    return _sum(weights)
+        return (_unseen(Unseen("the engine does not tell the guest's RAM from the VMM's own memory")),) * 2
+    maps: list[Any] = []
+    try:
+        for pid in pids:
+            maps += psutil.Process(pid).memory_maps(grouped=False)
+    except psutil.AccessDenied as error:
+        return (_unseen(Unseen(f"not permitted to read /proc/{error.pid}/smaps")),) * 2
+    except psutil.NoSuchProcess:
+        return {}, {}
+    ram = [each for each in maps if each.path.startswith(guest_ram)]
+    if not ram:
+        return (_unseen(Unseen(f"the VMM has no mapping of the name {guest_ram}")),) * 2
+    guest: Weight = {}
+    vmm = processes(pids)
+    _move(vmm, "shmem", ram, guest, "shmem")
+    _move(vmm, "anonymous", [each for each in maps if each.path == "[anon]" and "wx" in each.perms], vmm, CACHE)
+    return guest, vmm
 
 
-def _sum(weights: Sequence[Weight]) -> Weight:
-    return Weight(sum(w.rss for w in weights), _total([w.pss for w in weights]), _total([w.uss for w in weights]))
+def _move(source: Weight, kind: str, maps: Sequence[Any], target: Weight, name: str) -> None:
+    """What these mappings weigh, from where it was counted as this kind to where it has a name of its own."""
+    for metric in METRICS if maps else ():
+        amounts = [m.private_clean + m.private_dirty if metric == "uss" else getattr(m, metric) for m in maps]
+        counted = (metric, kind) if (metric, kind) in source else (metric, None)
+        before = source[counted]
+        if not isinstance(before, Unseen):
+            source[counted] = max(0, before - sum(amounts))  # two readings of what is almost at rest
+        target[metric, name] = sum(amounts)
 
 
 def _total(values: Sequence[int | Unseen]) -> int | Unseen:
@@ -92,11 +141,15 @@ def _total(values: Sequence[int | Unseen]) -> int | Unseen:
     return unseen or sum(value for value in values if not isinstance(value, Unseen))
 
 
-def _samples(group: Group, weight: Weight | Unseen) -> list[Sample]:
-    values = (weight,) * len(KINDS) if isinstance(weight, Unseen) else weight
-    return [
-        Sample(f"memory.{kind}", "B", None, group, reason=value.reason)
-        if isinstance(value, Unseen)
-        else Sample(f"memory.{kind}", "B", value, group)
-        for kind, value in zip(KINDS, values, strict=True)
-    ]
+def _unseen(why: Unseen) -> Weight:
+    return dict.fromkeys(((metric, None) for metric in METRICS), why)
+
+
+def _samples(group: Group, weight: Weight) -> list[Sample]:
+    return [_sample(metric, value, group, kind) for (metric, kind), value in weight.items()]
+
+
+def _sample(metric: str, value: int | Unseen, group: Group, part: str | None) -> Sample:
+    if isinstance(value, Unseen):
+        return Sample(f"memory.{metric}", "B", None, group, part, value.reason)
+    return Sample(f"memory.{metric}", "B", value, group, part)
