@@ -24,7 +24,7 @@ from harness import command, debian, places
 from harness.command import CommandFailed
 from harness.content import STAMP, digest_of_tar, digest_of_tree, link_target, walk
 from harness.errors import BadInput, WrongBundle
-from harness.workloads import INIT, Workload
+from harness.workloads import INIT, MERGED, Workload
 
 __all__ = ["Bundle", "build", "digest_of_tar", "digest_of_tree"]
 
@@ -36,13 +36,12 @@ DEVICES = ("null", "zero", "random", "urandom")
 """The minimal /dev of an instance whose engine brings none."""
 FAKE_TIME = {"E2FSPROGS_FAKE_TIME": str(BUILT_AT)}
 BLOCK = 4096
-ROOM = 64 * 2**20  # bytes that an instance may write to its disk beyond a third of the bundle
+ROOM = 256 * 2**20  # bytes that an instance may write to its disk beyond a third of the bundle
 
 FOLDERS = {
     "dev": 0o755, "etc": 0o755, "proc": 0o755, "root": 0o700, "run": 0o755, "sys": 0o755, "tmp": 0o1777,
     "usr": 0o755, "usr/bin": 0o755, "usr/sbin": 0o755, "usr/lib": 0o755, "var": 0o755, "var/tmp": 0o1777,
 }  # fmt: skip
-MERGED = ("bin", "sbin", "lib", "lib64")  # links into usr, as Debian has it, wherever a package puts its files
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,10 @@ def build(workload: Workload) -> Bundle:
     wanted, or a script of the workload's that fails.
     """
     place = places.cache() / "bundles" / f"{workload.name}-{_key_of(workload)[:16]}"
-    places.made_once(place, lambda draft: _build(workload, draft))
+    try:
+        places.made_once(place, lambda draft: _build(workload, draft))
+    except BadInput as error:
+        raise BadInput(f"the workload {workload.name}: {error}") from error
     about = json.loads((place / "bundle.json").read_text())
     return Bundle(**about, root=place / "root")
 
@@ -154,6 +156,8 @@ def build(workload: Workload) -> Bundle:
 def _build(workload: Workload, draft: Path) -> None:
     root = places.folder(draft) / "root"
     versions = debian.unpack(workload.packages, root)
+    if unknown := set(workload.packages) - set(versions):  # apt takes libpq.dev for a pattern
+        raise BadInput(f"Debian {debian.SUITE} has no package {min(unknown)}")
     _merge_usr(root)
     for name, mode in FOLDERS.items():
         places.folder(root / name).chmod(mode)
@@ -165,8 +169,8 @@ def _build(workload: Workload, draft: Path) -> None:
     if workload.build is not None:
         _run_inside(root, workload.build)
     for name in ("run/doorbell", *(f"dev/{device}" for device in DEVICES)):
-        (root / name).touch()  # what a FIFO and the minimal /dev are bind-mounted on
-    (root / STAMP).touch()
+        _cleared(root, name).touch()  # what a FIFO and the minimal /dev are bind-mounted on
+    _cleared(root, STAMP).touch()
     _normalise(root)
     digest = digest_of_tree(root)
     (root / STAMP).write_text(digest + "\n")
@@ -199,15 +203,23 @@ def _link_applets(root: Path) -> None:
 
 
 def _bring(root: Path, target: str, source: Path, mode: int) -> None:
-    """A file into the bundle, where no link of a package may lead it out onto this machine."""
-    path = root / target.lstrip("/")
-    if not path.parent.resolve().is_relative_to(root.resolve()) or (path.is_dir() and not path.is_symlink()):
-        raise BadInput(f"a file of the bundle cannot go to {target}: it is a folder, or leads out of the bundle")
-    places.folder(path.parent)
-    path.unlink(missing_ok=True)
+    path = _cleared(root, target)
     shutil.copyfile(source, path, follow_symlinks=False)
     if not path.is_symlink():
         path.chmod(mode)
+
+
+def _cleared(root: Path, target: str) -> Path:
+    """Where a file can be made, whatever was there. No link of a package or a script leads out onto this machine."""
+    path = root / target.lstrip("/")
+    if not path.parent.resolve().is_relative_to(root.resolve()) or path.is_dir():
+        raise BadInput(f"a file of the bundle cannot go to {target}: it is a folder, or leads out of the bundle")
+    try:
+        places.folder(path.parent)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BadInput(f"a file of the bundle cannot go to {target}: a file is where a folder has to be") from error
+    path.unlink(missing_ok=True)
+    return path
 
 
 def _run_inside(root: Path, script: Path) -> None:
@@ -220,7 +232,7 @@ def _run_inside(root: Path, script: Path) -> None:
         command.run(argv, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONHASHSEED": "0"})
     except CommandFailed as error:
         raise BadInput(f"{script}: {error}") from error
-    inside.unlink()
+    inside.unlink(missing_ok=True)
 
 
 def _normalise(root: Path) -> None:

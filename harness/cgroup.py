@@ -68,7 +68,7 @@ class Spent:
         return Spent(self.user + other.user, self.system + other.system)
 
     def __sub__(self, other: Spent) -> Spent:
-        """The totals' difference to the letter; between the modes, where ticks are all there is to tell, as they are."""
+        """Exact in total; between the modes as far as it can be, where ticks are all there is to tell."""
         total = max(0.0, self.total - other.total)
         user = min(max(0.0, self.user - other.user), total)
         return Spent(user, total - user)
@@ -112,6 +112,7 @@ def cpu_time(folders: Mapping[str, Path]) -> Spent | None:
 def memory_charge(folder: Path) -> dict[str, int]:
     """Bytes charged to a group and those below it, by kind; `kernel` is left out where the kernel does not tell.
 
+    The kernel gathers the counters of its CPUs one after the other: none is right to the page while pages come and go.
     Raises EngineError where the group is gone.
     """
     told = _get(folder, "memory.stat")
@@ -122,13 +123,13 @@ def memory_charge(folder: Path) -> dict[str, int]:
         kernel = stat.get("kernel", sum(stat.get(name, 0) for name in V2_KERNEL))
         return {
             "anonymous": stat["anon"],
-            "file": stat["file"] - stat["shmem"],
+            "file": max(0, stat["file"] - stat["shmem"]),
             "shmem": stat["shmem"],
             "kernel": kernel,
         }
     kinds = {
         "anonymous": stat["total_rss"],
-        "file": stat["total_cache"] - stat["total_shmem"],
+        "file": max(0, stat["total_cache"] - stat["total_shmem"]),
         "shmem": stat["total_shmem"],
     }
     counted = _get(folder, "memory.kmem.usage_in_bytes")

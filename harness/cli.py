@@ -109,6 +109,35 @@ def doctor(as_json: bool, **flags: Any) -> int:
 
 
 @cli.command()
+@click.argument("target")
+@click.option("--workload", "workloads", default="hello", help="What to start. [hello]")
+@click.option("--cpus", type=float, help="CPUs for it. [1]")
+@click.option("--memory", help="Memory for it. [256M]")
+@click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]")
+@click.option("--libvirt-uri", help="A libvirt daemon in place of the embedded driver.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def facts(target: str, as_json: bool, **flags: Any) -> int:
+    """What isolation a target buys: starts one instance of it and reads from inside what it is separated from."""
+    from harness.facts import ask
+    from harness.report import terminal
+    from harness.wording import label
+
+    asked = plan.make(None, {"targets": target, **flags})
+    if len(asked.targets) > 1:
+        raise BadInput(f"{target}: give one target")
+    inside = ask(asked)
+    if inside.run.error is not None:
+        _say(f"{target}: failed while {inside.run.error.phase}: {inside.run.error.message}")
+        return SOME_FAILED
+    if as_json:
+        told = {"target": target, "isolation": inside.isolation, "limits": inside.run.limits, "facts": inside.run.facts}
+        print(msgspec.json.encode(told).decode())
+    else:
+        terminal.show_isolation(label(inside.record), inside.isolation, inside.run.limits, Console())
+    return 0
+
+
+@cli.command()
 def clean() -> int:
     """Reap what campaigns left behind that were killed. Those that are still running are not touched."""
     outcome = ledger.reap()

@@ -9,6 +9,10 @@ from harness.model import TargetRecord
 from harness.stats.estimate import Estimate, Ratio
 
 NONE = "—"
+COLD = {"image": "the page cache of the image's files", "all": "the page cache of the whole machine"}
+"""What is dropped before every start, by Plan.cold."""
+
+_COUNTED = {"cpu.rest": "CPUs"}  # what a metric without a unit counts
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _SIZES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
@@ -50,6 +54,11 @@ def accelerator(target: TargetRecord) -> str | None:
             return line(other)
 
 
+def unit(metric: str, recorded: str) -> str:
+    """The unit to print a metric's values with: the recorded one, or a name for what a plain number counts."""
+    return _COUNTED.get(metric, recorded)
+
+
 def scale(value: float, unit: str) -> tuple[float, str]:
     """What to divide by, and the unit to print: "s" goes down to µs, "B" up to TiB, any other stays as it is."""
     scales = {"s": _TIMES, "B": _SIZES}.get(unit, ((1.0, "" if unit == "1" else unit),))
@@ -70,7 +79,8 @@ def interval(estimate: Estimate, unit: str) -> str:
     Where the count is too small for the confidence that was asked for, the coverage that was reached is added.
     """
     size, name = scale(estimate.median, unit)
-    places = _places(estimate.median / size, name)
+    # Beside a median of 0 it is the upper bound that has digits to show.
+    places = _places((estimate.median or estimate.high) / size, name)
     low, high = (_digits(bound / size, places) for bound in (estimate.low, estimate.high))
     if estimate.n == 1:
         return "n=1"

@@ -120,7 +120,7 @@ def users_engine(place: Ground, engine_or_skip: EngineOrSkip) -> Iterator[Docker
         ledger = stack.enter_context(Ledger())
         with engine_or_skip("docker"), pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine, "_dockerd", visible)
-            running = stack.enter_context(engine._private_docker(ledger))
+            running = stack.enter_context(engine._private_docker(ledger, {}))
         lasting = stack.enter_context(pytest.MonkeyPatch.context())
         lasting.setenv("DOCKER_HOST", running.url)
         yield running
@@ -200,7 +200,7 @@ def test_an_engine_in_a_process_namespace_of_its_own(
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger())
         with engine_or_skip("docker"):
-            running = stack.enter_context(engine._private_docker(ledger))
+            running = stack.enter_context(engine._private_docker(ledger, {}))
         monkeypatch.setenv("DOCKER_HOST", running.url)
         result = weigh(place, "docker")
     assert len(result.runs) == 2

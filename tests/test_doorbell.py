@@ -280,3 +280,110 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
         bell.wait_ready(LONG)
     assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
     assert "doorbell" not in [thread.name for thread in threading.enumerate()]
+
+
+# What is read at READY.
+
+
+def test_what_is_read_at_ready_is_read_once_in_that_moment(bell: Doorbell, ringer: Ringer) -> None:
+    """By the thread that listens, with READY noted and nobody told of it yet, whatever comes after."""
+    calls: list[tuple[str, list[str]]] = []
+
+    def read() -> dict[str, int]:
+        calls.append((threading.current_thread().name, [name for name, _ in bell.marks()]))
+        return {"calls": len(calls)}
+
+    bell.at_ready(read)
+    assert ringer.heard() == ["requested"]
+    assert (calls, bell.readings()) == ([], {})
+    ringer.write("READY\nMARK later\nREADY\n")
+    assert ringer.heard() == ["requested", "ready", "later"]
+    bell.wait_ready(LONG)
+    assert [(thread, names[-1]) for thread, names in calls] == [("doorbell", "ready")]
+    assert bell.readings() == {"calls": 1}
+
+
+def test_ready_is_told_after_it_was_read(bell: Doorbell, ringer: Ringer) -> None:
+    """Who waits for READY finds what was read, however long that took."""
+    reading, waited = threading.Event(), threading.Event()
+
+    def read() -> dict[str, bool]:
+        reading.set()
+        return {"waited before": waited.wait(SHORT)}
+
+    def wait() -> None:
+        bell.wait_ready(LONG)
+        waited.set()
+
+    bell.at_ready(read)
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    ringer.write("READY\n")
+    assert reading.wait(LONG)
+    waiting.join(LONG)
+    assert waited.is_set()
+    assert bell.readings() == {"waited before": False}
+
+
+def test_after_ready_it_is_read_at_once(bell: Doorbell, ringer: Ringer) -> None:
+    ringer.write("READY\n")
+    bell.wait_ready(LONG)
+    threads: list[str] = []
+
+    def read() -> dict[str, str]:
+        threads.append(threading.current_thread().name)
+        return {"workload": "late"}
+
+    bell.at_ready(read)
+    assert threads == [threading.current_thread().name]
+    assert bell.readings() == {"workload": "late"}
+    ringer.write("READY\n")
+    assert "ready" in ringer.heard()
+    assert len(threads) == 1
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before READY", "after READY"])
+def test_of_two_that_tell_of_the_same_the_earlier_counts(bell: Doorbell, ringer: Ringer, late: bool) -> None:
+    bell.at_ready(lambda: {"workload": 1})
+    if late:
+        ringer.write("READY\n")
+        bell.wait_ready(LONG)
+    bell.at_ready(lambda: {"workload": 2, "supervisor": 2})
+    if not late:
+        ringer.write("READY\n")
+        bell.wait_ready(LONG)
+    assert bell.readings() == {"workload": 1, "supervisor": 2}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before READY", "after READY"])
+def test_what_cannot_be_read_ends_nothing_and_is_told(bell: Doorbell, ringer: Ringer, late: bool) -> None:
+    def fail() -> dict[str, int]:
+        raise ValueError("no such field")
+
+    if not late:
+        bell.at_ready(fail)
+    ringer.write('READY\nFACTS {"cpus": 1}\n')
+    bell.wait_ready(LONG)
+    if late:
+        bell.at_ready(fail)
+    bell.at_ready(lambda: {"workload": 1})
+    assert bell.wait_facts(LONG) == {"cpus": 1}
+    ringer.write("MARK alive\n")
+    assert "alive" in ringer.heard()
+    with pytest.raises(RunError, match="at READY could not be: no such field") as told:
+        bell.readings()
+    assert isinstance(told.value.__cause__, ValueError)
+
+
+def test_nothing_is_read_of_who_never_was_ready(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def read() -> dict[str, int]:
+        calls.append(1)
+        return {"workload": 1}
+
+    with Doorbell(tmp_path) as bell, Ringer(bell) as ringer:
+        bell.at_ready(read)
+        ringer.write("MARK init\n")
+        assert ringer.heard() == ["init"]
+    assert (calls, bell.readings()) == ([], {})

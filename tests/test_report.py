@@ -19,18 +19,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from harness import report, store
 from harness.errors import BadInput
-from harness.model import Failure, Footer, Run, Sample, TargetRecord
-from harness.report import html, markdown, pictures, tables, terminal
+from harness.meters.isolation import CAPABILITIES, NAMESPACES
+from harness.model import Applied, Failure, Footer, Run, Sample, TargetRecord, headline
+from harness.report import html, looks, markdown, matrix, pictures, tables, terminal
 from harness.report.rows import Row
 from harness.report.summary import Campaign, summarize
 from harness.stats.estimate import Ratio, median_interval
 from harness.store import Result
-from harness.wording import NONE, label, line, measured, quantity, times
+from harness.wording import NONE, label, line, measured, quantity, times, unit
+from tests.weighing import DOCKER, MIB, TARGETS, UNSEEN, WORKLOADS, full
 
 GOLDEN = Path(__file__).parent / "golden" / "weighbridge-1.jsonl"
 TCG = "QEMU TCG (no KVM: /dev/kvm is not there: the machine does not pass virtualization on)"
@@ -57,6 +61,12 @@ def row(campaign: Campaign, target: str, metric: str) -> Row:
     return found
 
 
+def cell(campaign: Campaign, target: str, workload: str, metric: str) -> Row:
+    found = [row for row in campaign.rows if (row.target, row.workload, row.metric) == (target, workload, metric)]
+    assert len(found) == 1
+    return found[0]
+
+
 def fail(run: Run) -> Run:
     return msgspec.structs.replace(run, ok=False, error=Failure("start", "EngineError", "no"), samples=[])
 
@@ -76,7 +86,10 @@ def hostile(result: Result) -> Result:
     def poison(run: Run) -> Run:
         samples = [Sample(s.metric, s.unit, s.value, s.group, HOSTILE, s.reason and HOSTILE) for s in run.samples]
         error = run.error and Failure(HOSTILE, HOSTILE, HOSTILE, f"````\n</pre>{HOSTILE}\n")
-        return msgspec.structs.replace(run, samples=samples, error=error, workload=HOSTILE, id=HOSTILE)
+        found = {**run.facts, "kernel": HOSTILE, "seccomp": HOSTILE, "namespaces": {HOSTILE: HOSTILE}}
+        limits = {name: Applied(1, HOSTILE, reason=HOSTILE) for name in run.limits}
+        known = {"workload": HOSTILE, "id": HOSTILE, "facts": found, "limits": limits}
+        return msgspec.structs.replace(run, samples=samples, error=error, **known)
 
     targets = [
         msgspec.structs.replace(t, accelerator_reason=t.accelerator_reason and HOSTILE, profile={HOSTILE: HOSTILE})
@@ -220,6 +233,307 @@ def test_a_stand_in_is_never_reported(golden: Result) -> None:
         summarize([])
 
 
+# The full weighing
+
+
+@pytest.fixture(scope="module")
+def weighing() -> Result:
+    return full()
+
+
+@pytest.fixture(scope="module")
+def weighed(weighing: Result) -> Campaign:
+    return summarize([weighing]).campaigns[0]
+
+
+def test_every_metric_of_a_full_weighing_has_a_row(weighing: Result, weighed: Campaign) -> None:
+    for target, workload in ((target.target, workload) for target in TARGETS for workload in WORKLOADS):
+        mine = [r for r in weighing.runs if (r.target, r.workload, r.phase) == (target, workload, "measured")]
+        for metric in ("memory.pss", "memory.rss", "memory.uss", "memory.charged", "cpu.start", "cpu.rest"):
+            shown = cell(weighed, target, workload, metric)
+            totals = [headline(run.samples, metric) for run in mine]
+            assert list(shown.values) == [total for total in totals if total is not None]
+            assert len(shown.values) == (0 if (target, metric) == ("libvirt/pc", "memory.charged") else 7)
+
+
+def test_pieces_are_named_by_group_and_part(weighed: Campaign) -> None:
+    def named(target: str, metric: str) -> dict[str, float | None]:
+        return {piece.name: piece.median for piece in cell(weighed, target, "hello", metric).pieces}
+
+    # The median of seven rounds is that of round 4: 4096 bytes a round are on top of each part.
+    grown = 4 * 4096
+    assert named("host", "memory.pss") == {
+        "workload · anonymous": 1.25 * 5 / 8 * MIB + grown,
+        "workload · file": 1.25 * 2 / 8 * MIB + grown,
+        "workload · shmem": 1.25 / 8 * MIB + grown,
+    }
+    assert named("libvirt/pc", "memory.uss") == {
+        "workload": None, "guest": 116.25 * MIB + grown, "vmm": 45 * MIB + grown,
+        "vmm · translation cache": 70 * MIB + grown,
+    }  # fmt: skip
+    assert named("docker", "memory.charged") == {
+        "anonymous": 1.5 * MIB, "file": 4 * MIB, "shmem": 0, "kernel": 0.5 * MIB,
+    }  # fmt: skip
+    assert list(named("docker", "cpu.start")) == [
+        f"{group} · {mode}" for group in ("workload", "supervisor", "daemon") for mode in ("user", "system")
+    ]
+    assert named("libvirt/pc", "cpu.rest") == {"guest": 0, "vmm": 0.0123}
+
+
+def test_what_a_group_consists_of_adds_up_to_the_total_in_each_launch(weighing: Result, weighed: Campaign) -> None:
+    for target in TARGETS:
+        total = cell(weighed, target.target, "redis", "memory.pss").values
+        runs = [r for r in weighing.runs if (r.target, r.workload, r.phase) == (target.target, "redis", "measured")]
+        parts = [sum(s.value or 0 for s in run.samples if s.metric == "memory.pss") for run in runs]
+        assert list(total) == parts and min(parts) > 10 * MIB
+
+
+def test_a_row_a_group_and_a_column_a_kind(weighed: Campaign) -> None:
+    made = {table.title: table for table in tables.pieces(weighed)}
+    memory = made["Memory at rest, PSS, medians by group and kind"]
+    assert memory.columns == (
+        "Target", "Workload", "Group", "Anonymous", "File", "Shmem", "Translation cache", "n", "Note",
+    )  # fmt: skip
+    machine = [row[2:] for row in memory.rows if row[0].startswith("libvirt/pc") and row[1] == "hello"]
+    assert machine == [
+        ("workload", NONE, NONE, NONE, NONE, "0", UNSEEN),
+        ("guest", "", "", "116 MiB", "", "7", ""),
+        ("vmm", "28.1 MiB", "11.3 MiB", "5.64 MiB", "70.0 MiB", "7", ""),
+    ]
+    charged = made["Memory charged to the control group, medians by kind"]
+    assert charged.rows[2] == ("docker", "hello", "1.50 MiB", "4.00 MiB", "0 B", "512 KiB", "7", "")
+    assert charged.rows[3][2:] == (NONE,) * 4 + ("0", "libvirt made no control group for the machine")
+    start = made["CPU time that a start takes, medians by group and mode"]
+    assert [row[2] for row in start.rows if row[:2] == ("docker", "hello")] == ["workload", "supervisor", "daemon"]
+    rest = made["CPUs in use at rest, by group"]
+    assert rest.rows[6][2:] == ("vmm", "0.0123 CPUs", "7", "")
+    assert "0.0123 CPUs [0.0123, 0.0123] n=7" in [row[3] for row in tables.metrics(weighed).rows]
+
+
+def test_older_results_are_shown_without_what_they_never_sampled(campaign: Campaign) -> None:
+    assert {row.metric for row in campaign.rows} == {
+        "startup.total", "memory.pss", "memory.rss", "memory.uss", "disk.instance", "disk.shared",
+    }  # fmt: skip
+    memory = next(table for table in tables.pieces(campaign) if table.title.startswith("Memory"))
+    assert memory.columns == ("Target", "Group", "Median", "n", "Note")
+    assert [row[1] for row in memory.rows] == [
+        "workload", "workload", "supervisor", "workload", "supervisor", "workload", "guest", "vmm",
+    ]  # fmt: skip
+
+
+def test_a_campaign_of_cold_starts_is_one_and_says_so(tmp_path: Path) -> None:
+    planned = full(3, cold="image")
+    warm_too = replace(planned, runs=[*planned.runs, msgspec.structs.replace(planned.runs[-1], cold=False)])
+    summary = summarize([warm_too])
+    (told,) = summary.campaigns
+    assert (told.cold, told.measured) == ("image", 36)
+    assert told.warnings == ("1 runs (not cold, of one side, or of several instances at once) are not in this summary",)
+    assert cell(told, "docker", "redis", "cache.resident").values == (0, 0, 0)
+    dropped = "the page cache of the image's files"
+    assert dict(tables.origin(told))["Starts"] == f"cold starts: {dropped} is dropped before each"
+    assert "Cold start" in tables.headline(summary).columns
+    assert f"Cold starts: {dropped} is dropped before each." in tables.headline(summary).notes
+    assert "Start-up: requested to ready, cold starts, by phase" in [table.title for table in tables.details(told)]
+    start = pictures.draw(summary)[0]
+    titles = [text.get_text() for axes in start.figure.axes for text in axes.texts]
+    assert start.title == f"Cold starts, {dropped} dropped before each, requested to ready"
+    assert [f"Cold starts, {dropped} dropped before each · {name}" in titles for name in WORKLOADS] == [True] * 3
+
+
+def test_cold_and_other_starts_side_by_side_are_told_apart(weighing: Result) -> None:
+    cold = full(3, cold="all")
+    cold = replace(cold, header=msgspec.structs.replace(cold.header, campaign="other"))
+    summary = summarize([weighing, cold])
+    table, (start, *_) = tables.headline(summary), pictures.draw(summary)
+    assert "Start-up" in table.columns
+    assert "Cold starts in campaign other: the page cache of the whole machine is dropped before each." in table.notes
+    texts = [text.get_text() for text in start.figure.axes[0].texts]
+    assert (texts.count("other · cold"), texts.count("full"), start.title) == (4, 4, "Start-up, requested to ready")
+    assert [matrix.title for matrix in matrix.tables(summary)] == [
+        "Isolation, as found inside: campaign full", "Isolation, as found inside: campaign other",
+    ]  # fmt: skip
+
+
+def test_a_precision_that_was_asked_for_is_told() -> None:
+    told = dict(tables.origin(summarize([full(3, precision=0.05)]).campaigns[0]))
+    assert told["Rounds"].startswith("at least 3 measured after one of warm-up, until every headline median")
+    assert "5 %" in told["Rounds"]
+
+
+def test_the_memory_picture_has_a_colour_a_group_and_a_hatch_a_kind(weighing: Result) -> None:
+    memory = pictures.draw(summarize([weighing]))[1]
+    # Each workload's stacks are shares, beside the axes of its totals: those of the first are the second of all.
+    bars = [bar for bar in memory.figure.axes[3].patches if isinstance(bar, Rectangle)]
+    seen = [(to_hex(bar.get_facecolor()), bar.get_hatch() or "") for bar in bars]
+    blue, orange, green, pink = looks.PALETTE[:4]
+    anonymous, file, shmem, cache = looks.HATCHES
+    workload = [(blue, anonymous), (blue, file), (blue, shmem)]
+    supervisor = [(pink, anonymous), (pink, file), (pink, shmem)]
+    vmm = [(green, anonymous), (green, file), (green, shmem), (green, cache)]
+    assert seen == [*workload, *workload, *supervisor, *workload, *supervisor, (orange, shmem), *vmm]
+    legends = [[text.get_text() for text in legend.get_texts()] for legend in _legends(memory)]
+    assert legends == 3 * [
+        ["workload", "guest", "vmm", "supervisor"],
+        ["anonymous", "file", "shmem", "translation cache"],
+    ]
+
+
+def test_unsplit_memory_beside_split_memory_has_a_swatch_of_its_own_name(weighing: Result) -> None:
+    def unsplit(run: Run) -> Run:
+        kept = [s for s in run.samples if s.metric != "memory.pss"]
+        return msgspec.structs.replace(run, samples=[*kept, Sample("memory.pss", "B", 2 * MIB, "workload")])
+
+    mixed = changed(weighing, lambda run: unsplit(run) if run.target == "host" else run)
+    told = looks.looks(summarize([mixed]).rows("memory.pss"))
+    assert told.pieces["workload"].colour == told.pieces["workload · anonymous"].colour == looks.PALETTE[0]
+    assert list(told.legend[1]) == [*looks.KINDS, "not split by kind"]
+    assert len({look.hatch for look in told.legend[1].values()}) == 5
+
+
+def test_more_parts_than_colours_are_told_apart_by_hatches(golden: Result) -> None:
+    def many(run: Run) -> Run:
+        return msgspec.structs.replace(
+            run, samples=[Sample("disk.instance", "B", 4096, part=f"{n}") for n in range(20)]
+        )
+
+    told = looks.looks(summarize([changed(golden, many)]).rows("disk.instance"))
+    assert len(told.pieces) == len(set(told.pieces.values())) == 20
+    assert [len(names) for names in told.legend] == [6, 6, 6, 2]
+
+
+# Isolation
+
+
+def test_the_matrix_says_whose_everything_is(weighing: Result) -> None:
+    (table,) = matrix.tables(summarize([weighing]))
+    assert table.columns == ("", "host", "namespace", "docker", "libvirt/pc · QEMU TCG (no KVM: /dev/kvm is not there)")
+    cells = {row[0].partition(":")[0]: row[1:] for row in table.rows}
+    assert cells["Kernel"] == (*["host's, 6.18.44"] * 3, "own, 6.1.0-56-cloud-amd64")
+    own = {"namespace": "cgroup ipc mnt net pid user uts", "docker": "ipc mnt net pid uts"}
+    for kind in NAMESPACES:
+        expected = ["own" if kind in own[target].split() else "host's" for target in ("namespace", "docker")]
+        assert cells[f"{kind} namespace"] == ("host's", *expected, "own"), kind
+    assert cells["Root inside is"] == (
+        "the host's root", "uid 1770000 on the host", "the host's root", "root of its own kernel",
+    )  # fmt: skip
+    assert cells["Capabilities"] == ("all 41", "all 41", "14 of 41", "all 41")
+    assert cells["Seccomp"] == ("none", "none", "filter", "none")
+    assert cells["No new privileges"] == ("no", "yes", "no", "no")
+    assert cells["CPUs"] == (*["2 seen, 1 asked: cfs quota"] * 3, "1 seen, 1 asked: 1 vCPU")
+    assert cells["Memory"][2:] == (
+        "24.0 GiB seen, 256 MiB asked: memory cgroup", "218 MiB seen, 256 MiB asked: guest RAM",
+    )  # fmt: skip
+    assert cells["Processes seen"] == ("85 to 91", "3", "3", "49")
+    assert cells["Runs"] == ("21", "21", "21", "21")
+    assert "net namespace: interfaces, addresses, ports, routes, firewall" in [row[0] for row in table.rows]
+    assert table.notes == (f"docker: its capabilities are {', '.join(DOCKER)}.",)
+
+
+def test_a_page_marks_what_is_own_and_what_is_the_hosts(weighing: Result) -> None:
+    page = html.render(summarize([weighing]))
+    marked = [line for line in page.splitlines() if "<small>interfaces, addresses" in line]
+    assert [re.findall(r'<td class="(\w+)">([^<]*)</td>', line) for line in marked] == [
+        [("hosts", "host&#39;s"), ("own", "own"), ("own", "own"), ("own", "own")]
+    ]
+    assert page.index("</figure>") < page.index("Isolation, as found inside") < page.index("<h2>Campaign full</h2>")
+    text = markdown.render(summarize([weighing]))
+    assert text.index("| Workload |") < text.index("## Isolation, as found inside") < text.index("## Campaign full")
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        ((), "none"),
+        (("chown", "kill"), "2 of 41: chown, kill"),
+        (tuple(name for name in CAPABILITIES if name not in ("sys_boot", "bpf")), "all but sys_boot, bpf"),
+        (CAPABILITIES, "all 41"),
+        (CAPABILITIES[:20], "20 of 41"),
+    ],
+)
+def test_capabilities_are_named_where_they_are_few(weighing: Result, held: tuple[str, ...], told: str) -> None:
+    mask = f"{sum(1 << CAPABILITIES.index(name) for name in held):016x}"
+    result = changed(
+        weighing, lambda run: msgspec.structs.replace(run, facts={**run.facts, "capabilities": {"effective": mask}})
+    )
+    (table,) = matrix.tables(summarize([result]))
+    assert [row[1:] for row in table.rows if row[0].startswith("Capabilities")] == [(told,) * 4]
+
+
+def test_runs_of_one_target_that_differ_have_a_column_each(weighing: Result) -> None:
+    def confined(run: Run) -> Run:
+        other = run.target == "docker" and run.workload == "redis" and run.round > 2
+        return msgspec.structs.replace(run, facts={**run.facts, "seccomp": 0}) if other else run
+
+    (table,) = matrix.tables(summarize([changed(weighing, confined)]))
+    assert table.columns[3:5] == ("docker", "docker")
+    cells = {row[0].partition(":")[0]: row[1:] for row in table.rows}
+    assert cells["Seccomp"][2:4] == ("filter", "none")
+    assert cells["Runs"] == ("21", "21", "16 of hello, python, redis", "5 of redis", "21")
+    assert (
+        "docker: its runs differ in what they found. Each outcome has a column, with the runs that had it."
+        in table.notes
+    )
+    assert len(table.marks) == len(table.rows) and {len(marks) for marks in table.marks} == {5}
+
+
+def test_only_measured_runs_that_succeeded_tell_of_isolation(weighing: Result) -> None:
+    result = changed(weighing, lambda run: fail(run) if run.round == 3 else run)
+    insides = summarize([result]).campaigns[0].insides
+    assert [inside.runs for inside in insides] == [18] * 4
+    assert insides[0].processes == (85, 91) and insides[0].isolation.processes is None
+
+
+def test_without_the_hosts_own_namespaces_nothing_is_called_own(weighing: Result, golden: Result) -> None:
+    host = msgspec.structs.replace(weighing.header.host, informational={"boot id": ["no"], "namespaces": HOSTILE})
+    for result in (golden, replace(weighing, header=msgspec.structs.replace(weighing.header, host=host))):
+        (table,) = matrix.tables(summarize([result]))
+        namespaces = [row[1:] for row in table.rows if " namespace:" in row[0]]
+        assert namespaces == [(NONE,) * 4] * 8
+        assert {mark for marks in table.marks for mark in marks} == {None}
+    (table,) = matrix.tables(summarize([golden]))
+    assert table.notes == (
+        "Whose a kernel and its namespaces are cannot be told: the host's boot id and namespaces were not recorded.",
+    )
+
+
+def test_isolation_is_data_too(weighing: Result, tmp_path: Path) -> None:
+    _, table, summary = report.write([weighing], tmp_path, ["csv", "json"])
+    told = json.loads(summary.read_text("utf-8"))["campaigns"][0]["insides"]
+    assert [(i["target"], i["runs"], i["isolation"]["kernel"]) for i in told] == [
+        ("host", 21, "host's"), ("namespace", 21, "host's"), ("docker", 21, "host's"), ("libvirt/pc", 21, "own"),
+    ]  # fmt: skip
+    assert told[1]["isolation"]["root"] == 1770000 and told[0]["processes"] == [85, 91]
+    assert told[2]["isolation"]["capabilities"] == list(DOCKER)
+    docker = list(csv.DictReader(table.open(encoding="utf-8", newline="")))[2]
+    assert docker["isolation.capabilities"] == " ".join(DOCKER) and docker["isolation.root"] == "0"
+    assert (docker["isolation.namespaces.net"], docker["isolation.namespaces.user"]) == ("own", "host's")
+    assert (docker["limits.memory.mechanism"], docker["isolation.memory"]) == ("memory cgroup", str(24 * 1024 * MIB))
+
+
+@pytest.mark.parametrize("memory", [10**400, -5, 2**63])
+def test_a_count_that_cannot_be_one_is_none(weighing: Result, memory: int) -> None:
+    result = changed(weighing, lambda run: msgspec.structs.replace(run, facts={**run.facts, "memory": memory}))
+    (table,) = matrix.tables(summarize([result]))
+    assert [row[1] for row in table.rows if row[0] == "Memory"] == [f"{NONE} seen, 256 MiB asked: memory cgroup"]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_terminal_shows_what_one_instance_is_separated_from(weighing: Result, width: int) -> None:
+    docker = summarize([weighing]).campaigns[0].insides[2]
+    limits = {**docker.limits, "memory": Applied(256 * MIB, None, reason="[red]nobody[/red] may \x1b[31m")}
+    isolation = replace(docker.isolation, kernel_version="[bold]6.1[/bold] \x1b[31m")
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    terminal.show_isolation("docker[/]", isolation, limits, console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width and "…" not in text and "\x1b" not in text
+    flat = line(text)
+    assert "docker[/]" in flat and "Kernel host's, [bold]6.1[/bold]" in flat
+    assert f"14 of 41: {', '.join(DOCKER)} of root inside" in flat
+    assert "net namespace own interfaces, addresses, ports" in flat and "user namespace host's" in flat
+    assert "256 MiB asked: — ([red]nobody[/red] may" in flat
+
+
 # How it is worded
 
 
@@ -261,6 +575,7 @@ def test_a_quantity_stays_within_half_a_percent_of_its_value(value: float, unit:
 def test_an_interval_shares_the_unit_of_its_median_and_a_single_value_has_none() -> None:
     assert measured(median_interval([0.9, 0.95, 1.0, 1.1, 1.2, 1.3]), "s") == "1.05 s [0.90, 1.30] n=6"
     assert measured(median_interval([4096.0]), "B") == "4.00 KiB n=1"
+    assert measured(median_interval([0.0] * 6 + [0.0123]), unit("cpu.rest", "1")) == "0 CPUs [0.0000, 0.0123] n=7"
     assert times(Ratio(12.34, 11.96, 12.78, 7, 0.95)) == "12.3x [12.0, 12.8]"
     assert times(Ratio(2.0, None, None, 2, 0.95)) == "2.00x n=2"
 
@@ -271,9 +586,10 @@ def test_an_interval_shares_the_unit_of_its_median_and_a_single_value_has_none()
 def test_every_format_says_what_ran_the_guest(golden: Result, tmp_path: Path) -> None:
     written = {path.name: path for path in report.write([golden], tmp_path, report.FORMATS)}
     assert set(written) == {
-        "index.html", "report.md", "startup.png", "memory.png", "disk.png", "values.csv", "summary.json",
+        "index.html", "report.md", "startup.png", "memory.png", "disk.png", "values.csv", "isolation.csv",
+        "summary.json",
     }  # fmt: skip
-    for name in ("index.html", "report.md", "values.csv", "summary.json"):
+    for name in ("index.html", "report.md", "values.csv", "isolation.csv", "summary.json"):
         text = written[name].read_text("utf-8")
         assert "QEMU TCG (no KVM: /dev/kvm is not there" in text, name
         assert not re.search(r"libvirt/pc(?! ·)[^\n]*· KVM\b", text), name
@@ -294,15 +610,20 @@ def test_the_page_is_one_file_that_asks_no_one(golden: Result) -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def test_foreign_text_stays_text_in_a_page(golden: Result) -> None:
-    opened, _, _ = _parse(html.render(summarize([hostile(golden)])))
-    calm, _, _ = _parse(html.render(summarize([golden])))
+@pytest.mark.parametrize("result", [store.read(GOLDEN), full(2)], ids=["older", "full"])
+def test_foreign_text_stays_text_in_a_page(result: Result) -> None:
+    poisoned = html.render(summarize([hostile(result)]))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in poisoned[poisoned.index("Isolation, as found inside") :][:3000]
+    opened, _, _ = _parse(poisoned)
+    calm, _, _ = _parse(html.render(summarize([result])))
     assert {tag for tag, _ in opened} <= {tag for tag, _ in calm}
     assert all(value is None or "evil" not in value for tag, a in opened for name, value in a if name == "href")
 
 
 def test_foreign_text_stays_in_its_cell_in_markdown(golden: Result) -> None:
     text = markdown.render(summarize([hostile(golden)]))
+    (kernel,) = re.findall(r"^\| Kernel \|.*", text, flags=re.M)
+    assert kernel.count(r"\<script\>") == 4
     outside, fenced = _fences(text)
     assert "</pre><script>" in fenced and "````" in fenced
     assert not re.search(r"(?<!\\)<script|(?<!\\)\]\(http|(?<!\\)\$", outside)
@@ -331,7 +652,7 @@ def test_a_terminals_table_fits_and_nothing_is_cut(golden: Result, width: int) -
 
 
 def test_the_csv_has_every_value_as_it_was_measured(golden: Result, tmp_path: Path) -> None:
-    (path,) = report.write([golden], tmp_path, ["csv"])
+    path, _ = report.write([golden], tmp_path, ["csv"])
     rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
     assert len(rows) == len(golden.frame())
     ready = {row["run"]: float(row["value"]) for row in rows if row["metric"] == "startup.total"}
@@ -451,6 +772,10 @@ def _parse(page: str) -> tuple[list[tuple[str, list[tuple[str, str | None]]]], l
     uses = {found for _, value in attributes for found in re.findall(r"url\(#([^)]+)\)", value)}
     uses |= {value.removeprefix("#") for name, value in attributes if name.endswith("href")}
     return opened, ids, uses
+
+
+def _legends(picture: pictures.Picture) -> list[Legend]:
+    return [artist for axes in picture.figure.axes for artist in axes.get_children() if isinstance(artist, Legend)]
 
 
 def _fences(text: str) -> tuple[str, str]:

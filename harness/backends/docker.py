@@ -9,9 +9,8 @@ import os
 import select
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import docker as sdk
 import psutil
@@ -19,19 +18,19 @@ import requests
 from docker.types import Mount
 
 from harness import cgroup
-from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, Unseen, environment
+from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, Unseen, docker_store, environment
+from harness.backends.docker_store import Layers, Store
 from harness.bundle import Bundle
 from harness.doorbell import Doorbell, Mark
 from harness.engines import docker as engine
 from harness.engines.docker import DockerEngine
-from harness.errors import EngineError, ExitedBeforeReady, Unavailable
+from harness.errors import BadInput, EngineError, ExitedBeforeReady, Unavailable
 from harness.ledger import Ledger
 from harness.model import Group, Limits, Plan, TargetRecord
 from harness.process import END_TIMEOUT
 
 CALL_TIMEOUT = 60
 LOG_LINES = 50
-NOT_OVERLAY2 = Unseen("this engine keeps its images in a store whose folders it does not tell")
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,20 @@ class DockerImage(Image):
 
 
 class Container(Instance):
-    def __init__(self, client: sdk.DockerClient, identity: str, groups: Mapping[str, Path], limits: Limits) -> None:
+    def __init__(
+        self,
+        client: sdk.DockerClient,
+        identity: str,
+        groups: Mapping[str, Path],
+        pid: int,
+        store: Store | None,
+        limits: Limits,
+    ) -> None:
         self._client = client
         self._identity = identity
         self._groups = groups
+        self._pid = pid
+        self._store = store
         self.limits = cgroup.applied(groups, limits)
 
     def processes(self) -> Mapping[Group, list[int]]:
@@ -55,18 +64,10 @@ class Container(Instance):
         return self._groups
 
     def parts(self) -> tuple[Part, ...]:
-        """The writable layer, the -init layer under it, and what the engine keeps in containers/ID."""
-        about = self._client.api.inspect_container(self._identity)
-        layer = _layer(about)
-        log = Path(about["LogPath"]) if about.get("LogPath") else None
-        kept = Path(about["HostnamePath"]).parent if about.get("HostnamePath") else None
-        metadata = tuple(path for path in _listed(kept) if path != log) if kept else ()
-        return (
-            Part("container layer", (layer,) if layer else NOT_OVERLAY2),
-            Part("-init layer", (layer.with_name(f"{layer.name}-init"),) if layer else NOT_OVERLAY2),
-            Part("metadata", metadata or Unseen("the engine's folder of the container cannot be read")),
-            *((Part("log", (log,)),) if log else ()),
-        )
+        return docker_store.container_parts(self.layers(), self._client.api.inspect_container(self._identity))
+
+    def layers(self) -> Layers | Unseen:
+        return docker_store.layers(self._store, self._client.api.inspect_container(self._identity), self._pid)
 
     def log(self) -> str:
         return _log(self._client, self._identity)
@@ -80,7 +81,9 @@ class Docker(Backend):
 
     @classmethod
     def check(cls, options: Options) -> None:
-        options.only("runtime=")
+        options.only("runtime=", "store=")
+        if options.get("store") not in (None, "overlay2", "containerd"):
+            raise BadInput(f"target {options.target}: store is overlay2 or containerd")
 
     def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
         super().__init__(options, ledger, plan)
@@ -88,16 +91,23 @@ class Docker(Backend):
         self._runtime = options.get("runtime")
 
     def probe(self) -> TargetRecord:
-        self._engine: DockerEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
+        wanted = self.options.get("store")
+        features = {} if wanted is None else {"containerd-snapshotter": wanted == "containerd"}
+        self._engine: DockerEngine = self._stack.enter_context(engine.find(self.plan, self.ledger, features))
         self._client = self._stack.enter_context(_client(self._engine.url))
         version, about = self._client.version(), self._client.info()
         if self._runtime and self._runtime not in about["Runtimes"]:
             told = ", ".join(sorted(about["Runtimes"]))
             raise Unavailable(f"the engine has no runtime {self._runtime!r}, only {told}", "add it to daemon.json")
+        self._store = docker_store.store_of(about)
+        if wanted not in (None, self._store):
+            told = f"Docker {version['Version']} keeps its images in {self._store or about['Driver']}, not in {wanted}"
+            raise Unavailable(told, "leave out store=, or see what the engine's version and daemon.json allow")
         profile = {
             "url": self._engine.url if self._engine.whose == "user" else "a socket of its own",
             "api": version["ApiVersion"],
             "runtime": self._runtime or about["DefaultRuntime"],
+            "image store": self._store,
             "storage driver": about["Driver"],
             "cgroup driver": about["CgroupDriver"],
             "cgroup version": about.get("CgroupVersion"),
@@ -119,15 +129,13 @@ class Docker(Backend):
         with self.ledger.holding(remove_image, url=self._engine.url, name=name, private=self._is_private):
             answer = self._client.api.import_image_from_file(str(bundle.tar()), repository=name)
             about = self._client.api.inspect_image(name)
-            layer = _layer(about)
             if about["Size"] == 0:
                 raise EngineError(f"the engine imported nothing: {answer.strip()}")
-            image = DockerImage(bundle, limits, (Part("layers", (layer,) if layer else NOT_OVERLAY2),), name)
-            self._check_sharing(image)
-            yield image
+            image = DockerImage(bundle, limits, (), name)
+            yield replace(image, parts=self._shared(image))
 
     @contextmanager
-    def launch(self, image: DockerImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
+    def launch(self, image: DockerImage, doorbell: Doorbell, mark: Mark) -> Iterator[Container]:
         with self._created(image, self.ledger.name(), doorbell.fifo) as identity:
             mark("created")
             if expected := self._expected_groups(identity):  # the answer to start comes after READY
@@ -143,7 +151,7 @@ class Docker(Backend):
                     raise ExitedBeforeReady(_status(self._client, identity), _log(self._client, identity)) from None
                 doorbell.watch(pidfd)
                 try:
-                    yield Container(self._client, identity, groups, image.limits)
+                    yield Container(self._client, identity, groups, first, self._store, image.limits)
                 finally:
                     self._client.api.remove_container(identity, force=True, v=True)
                 # The engine's answer to a removal comes before the shim is gone.
@@ -168,12 +176,15 @@ class Docker(Backend):
             )
             yield made["Id"]
 
-    def _check_sharing(self, image: DockerImage) -> None:
-        """An engine that does not see our files refuses to bind the doorbell: told once here, not in every run."""
+    def _shared(self, image: DockerImage) -> tuple[Part, ...]:
+        """What all instances of an image use together, which the engine may tell of a running one only.
+
+        An engine that does not see our files refuses to bind the doorbell: told once here, not in every run.
+        """
         with self.ledger.holding_folder() as folder, Doorbell(folder) as bell:
             try:
-                with self._created(image, self.ledger.name(), bell.fifo):
-                    return
+                with self.launch(image, bell, bell.mark) as instance:
+                    return docker_store.image_parts(instance.layers(), self._client.api.inspect_image(image.name))
             except sdk.errors.APIError as error:
                 hint = "ask for what this engine can give"
                 if str(bell.fifo) in str(error.explanation):
@@ -275,19 +286,6 @@ def _first(pids: Sequence[int]) -> tuple[int, int]:
         if parent not in pids:
             return pid, parent
     raise ProcessLookupError
-
-
-def _layer(about: Mapping[str, Any]) -> Path | None:
-    """The folder of the topmost layer of an image or a container in an overlay2 store."""
-    data = (about.get("GraphDriver") or {}).get("Data") or {}
-    return Path(data["UpperDir"]).parent if data.get("UpperDir") else None
-
-
-def _listed(folder: Path) -> tuple[Path, ...]:
-    try:
-        return tuple(folder.iterdir())
-    except OSError:  # the engine's folders are for root alone: the part says that it is unseen
-        return ()
 
 
 def _log(client: sdk.DockerClient, identity: str) -> str:

@@ -6,10 +6,11 @@ policy of DROP and ip_forward=1 on the host, and its shims would survive it.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +63,14 @@ class DockerEngine:
 
 
 @contextmanager
-def find(plan: Plan, ledger: Ledger) -> Iterator[DockerEngine]:
-    """The user's engine where one answers, else a private one. Raises Unavailable."""
+def find(plan: Plan, ledger: Ledger, features: Mapping[str, bool]) -> Iterator[DockerEngine]:
+    """The user's engine where one answers, else a private one with these features. Raises Unavailable."""
     if plan.engines != "private":
         url = _users_docker(must=plan.engines == "user")
         if url is not None:
             yield DockerEngine(url, "user")
             return
-    with _private_docker(ledger) as engine:
+    with _private_docker(ledger, features) as engine:
         yield engine
 
 
@@ -96,7 +97,7 @@ def _users_docker(must: bool) -> str | None:
 
 
 @contextmanager
-def _private_docker(ledger: Ledger) -> Iterator[DockerEngine]:
+def _private_docker(ledger: Ledger, features: Mapping[str, bool]) -> Iterator[DockerEngine]:
     if os.geteuid() != 0:
         raise Unavailable(
             f"no Docker engine answers at {DOCKER_SOCKET}, and a private one needs root",
@@ -113,7 +114,8 @@ def _private_docker(ledger: Ledger) -> Iterator[DockerEngine]:
         if len(path) > SOCKET_PATH_LIMIT:
             raise Unavailable(f"the path {path} is too long for a socket", "name a shorter folder by WEIGHBRIDGE_STATE")
         notify.bind(str(folder / "notify"))
-        (folder / "daemon.json").write_text("{}")  # /etc/docker/daemon.json is the user's engine's
+        # /etc/docker/daemon.json is the user's engine's.
+        (folder / "daemon.json").write_text(json.dumps({"features": features}))
         environment = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / "notify")}
         with spawn(ledger, name, _dockerd(folder, group), folder / "log", environment) as child:
             _wait_until_ready(notify, child)

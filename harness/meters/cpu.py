@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import cgroup
@@ -33,68 +33,75 @@ def read(instance: Instance) -> Reading:
         if isinstance(pids, Unseen):
             found[group] = pids
         elif group == "guest":
-            found[group] = _threads(pids, lambda name: VCPU.match(name) is not None)
+            found[group] = _vcpus(pids)
         elif group == "vmm":
-            found[group] = _threads(pids, lambda name: VCPU.match(name) is None)
+            found[group] = processes(pids) - _vcpus(pids)
         else:
             found[group] = processes(pids)
     if isinstance(found.get("workload"), Spent) and (counted := cgroup.cpu_time(instance.cgroups())):
         supervisors = instance.processes().get("supervisor", [])
         members = cgroup.members(instance.cgroups()["memory"])
         inside = [] if isinstance(supervisors, Unseen) else [pid for pid in supervisors if pid in members]
-        found["workload"] = counted - _threads(inside)
+        found["workload"] = counted - processes(inside)
     return found
 
 
 def processes(pids: Sequence[int]) -> Spent:
     """The time of processes and of their children that ended. One that ended meanwhile counts nothing."""
-    return _threads(pids) + sum((_reaped(pid) for pid in pids), Spent())
+    return sum((_own(Path(f"/proc/{pid}"), _tasks(pid)) + _reaped(pid) for pid in pids), Spent())
 
 
 def start(before: Reading, after: Reading) -> list[Sample]:
     """CPU seconds by group, user and system apart, between two readings; from 0 for what was not there before."""
     samples = []
-    for group, spent in after.items():
-        earlier = before.get(group, Spent())
-        if isinstance(spent, Unseen) or isinstance(earlier, Unseen):
-            reason = next(each.reason for each in (spent, earlier) if isinstance(each, Unseen))
-            samples.append(Sample("cpu.start", "s", None, group, reason=reason))
-            continue
-        used = spent - earlier
-        samples += [Sample("cpu.start", "s", used.user, group, "user")]
-        samples += [Sample("cpu.start", "s", used.system, group, "system")]
+    for group, used in _used(before, after).items():
+        if isinstance(used, Unseen):
+            samples.append(Sample("cpu.start", "s", None, group, reason=used.reason))
+        else:
+            samples.append(Sample("cpu.start", "s", used.user, group, "user"))
+            samples.append(Sample("cpu.start", "s", used.system, group, "system"))
     return samples
 
 
 def rest(before: Reading, after: Reading, seconds: float) -> list[Sample]:
     """CPUs in use by group: CPU seconds per second between two readings."""
-    samples = []
-    for group, spent in after.items():
-        earlier = before.get(group, Spent())
-        if isinstance(spent, Unseen):
-            samples.append(Sample("cpu.rest", "1", None, group, reason=spent.reason))
-        elif not isinstance(earlier, Unseen):
-            samples.append(Sample("cpu.rest", "1", (spent - earlier).total / seconds, group))
-    return samples
+    return [
+        Sample("cpu.rest", "1", None, group, reason=used.reason)
+        if isinstance(used, Unseen)
+        else Sample("cpu.rest", "1", used.total / seconds, group)
+        for group, used in _used(before, after).items()
+    ]
 
 
-def _threads(pids: Sequence[int], wanted: Callable[[str], bool] = lambda name: True) -> Spent:
-    return sum((_thread(task) for pid in pids for task in _tasks(pid) if wanted(_name(task))), Spent())
+def _used(before: Reading, after: Reading) -> dict[Group, Spent | Unseen]:
+    """Between two readings, of those that are in the later one; Unseen where it was at either end."""
+    found: dict[Group, Spent | Unseen] = {}
+    for group, now in after.items():
+        then = before.get(group, Spent())
+        found[group] = now if isinstance(now, Unseen) else then if isinstance(then, Unseen) else now - then
+    return found
+
+
+def _vcpus(pids: Sequence[int]) -> Spent:
+    vcpus = [task for pid in pids for task in _tasks(pid) if VCPU.match(_get(task / "comm"))]
+    return sum((_own(task, [task]) for task in vcpus), Spent())
+
+
+def _own(place: Path, tasks: Sequence[Path]) -> Spent:
+    """A thread, or a process with its threads: exactly, but for threads that ended, which it keeps in ticks of 10 ms.
+
+    Without schedstat ticks are all there is.
+    """
+    user, system = _ticks(place, 13)
+    exact = sum(int((_get(task / "schedstat").split() or ["0"])[0]) for task in tasks) / 1e9
+    return Spent.divided(max(exact, user + system), user, system)
 
 
 def _tasks(pid: int) -> list[Path]:
-    return list(Path(f"/proc/{pid}/task").glob("*"))
-
-
-def _name(task: Path) -> str:
-    return _get(task / "comm").strip()
-
-
-def _thread(task: Path) -> Spent:
-    """Exactly, where the kernel keeps schedstat; else in ticks of 10 ms."""
-    user, system = _ticks(task, 13)
-    exact = int((_get(task / "schedstat").split() or ["0"])[0]) / 1e9
-    return Spent.divided(exact, user, system) if exact else Spent(user, system)
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _reaped(pid: int) -> Spent:

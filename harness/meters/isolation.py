@@ -34,7 +34,8 @@ CAPABILITIES = (
 )  # fmt: skip
 """In the order of their bits (linux/capability.h)."""
 
-SECCOMP = {0: "none", 1: "strict", 2: "filter"}
+SECCOMP: dict[int | None, str] = {0: "none", 1: "strict", 2: "filter"}
+SWITCH: dict[int | None, bool] = {0: False, 1: True}
 
 Whose = Literal["own", "host's"]
 
@@ -65,7 +66,7 @@ def read(facts: Mapping[str, Any], boot_id: str | None, namespaces: Mapping[str,
 
     Initial namespaces have the same inode numbers on every kernel, so that the boot id is compared first.
     """
-    inside = facts.get("boot_id")
+    inside = _text(facts.get("boot_id"))
     kernel: Whose | None = None if not inside or not boot_id else "host's" if inside == boot_id else "own"
     return Isolation(
         kernel=kernel,
@@ -73,8 +74,8 @@ def read(facts: Mapping[str, Any], boot_id: str | None, namespaces: Mapping[str,
         namespaces={kind: _whose(kernel, _inodes(facts).get(kind), namespaces.get(kind)) for kind in NAMESPACES},
         root=_root(_text(facts.get("uid_map"))) if kernel == "host's" else None,
         capabilities=_capabilities(facts.get("capabilities")),
-        seccomp=SECCOMP.get(facts.get("seccomp", -1)),
-        no_new_privileges=None if facts.get("no_new_privs") is None else bool(facts["no_new_privs"]),
+        seccomp=SECCOMP.get(_count(facts.get("seccomp"))),
+        no_new_privileges=SWITCH.get(_count(facts.get("no_new_privs"))),
         cpus=_count(facts.get("cpus")),
         memory=_count(facts.get("memory")),
         processes=_count(facts.get("processes")),
@@ -97,10 +98,8 @@ def _inodes(facts: Mapping[str, Any]) -> dict[str, int]:
 def _root(uid_map: str | None) -> int | None:
     """The uid outside that 0 inside is, by a map of lines `inside outside count` with "; " between them."""
     for line in (uid_map or "").split("; "):
-        inside, _, rest = line.partition(" ")
-        outside = rest.split()[:1]
-        if inside == "0" and outside and outside[0].isdecimal():
-            return int(outside[0])
+        if first := re.match(r"0 ([0-9]{1,10})(?= |$)", line):
+            return int(first[1])
     return None
 
 
@@ -118,4 +117,4 @@ def _text(told: object) -> str | None:
 
 
 def _count(told: object) -> int | None:
-    return told if type(told) is int else None
+    return told if type(told) is int and told >= 0 else None

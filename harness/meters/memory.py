@@ -71,15 +71,22 @@ def processes(pids: Sequence[int]) -> Weight:
 def _process(pid: int) -> Weight:
     try:
         status = _fields(Path(f"/proc/{pid}/status"))
+    except PermissionError:  # mounted with hidepid=1
+        return _unseen(Unseen(f"not permitted to read /proc/{pid}/status"))
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    try:
         rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
     except PermissionError:
+        if "RssAnon" not in status:  # it ended, and waits for its parent to ask
+            return {}
         unseen = Unseen(f"not permitted to read /proc/{pid}/smaps_rollup")
         kinds = {"anonymous": "RssAnon", "file": "RssFile", "shmem": "RssShmem"}
-        rss: Weight = {("rss", kind): status[name] for kind, name in kinds.items() if name in status}
+        rss: Weight = {("rss", kind): status[name] for kind, name in kinds.items()}
         return rss | {("pss", None): unseen, ("uss", None): unseen}
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    if "Rss" not in rollup:  # it ended, and waits for its parent to ask
+    if "Rss" not in rollup:  # it has just ended
         return {}
     uss = sum(value for name, value in rollup.items() if name.startswith("Private_"))
     if "Pss_Anon" not in rollup:  # before Linux 5.4

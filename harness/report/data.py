@@ -26,11 +26,29 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def write_csv(summary: Summary, results: Sequence[Result], directory: Path) -> list[Path]:
-    """values.csv: a row a value as it was measured, in s and B, warm-up and failed runs among them."""
-    path = directory / "values.csv"
+    """values.csv: a row a value as it was measured, in s and B, warm-up and failed runs among them.
+
+    isolation.csv: a row a target, several where its launches differ in what they found inside, a column a property.
+    """
+    values, isolation = directory / "values.csv", directory / "isolation.csv"
     # Bytes and rounds without the ".0" that a column with gaps gives them; all else to its last digit.
-    frame(results).to_csv(path, index=False, float_format=lambda value: f"{value}".removesuffix(".0"))
-    return [path]
+    frame(results).to_csv(values, index=False, float_format=_number)
+    _insides(summary).to_csv(isolation, index=False, float_format=_number)
+    return [values, isolation]
+
+
+def _insides(summary: Summary) -> pd.DataFrame:
+    found = [
+        {"campaign": campaign.id, **msgspec.to_builtins(inside)}
+        for campaign in summary.campaigns
+        for inside in campaign.insides
+    ]
+    table = pd.json_normalize(found) if found else pd.DataFrame(columns=["campaign", "target"])
+    return table.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, tuple) else cell)
+
+
+def _number(value: object) -> str:
+    return f"{value}".removesuffix(".0")
 
 
 def write_json(summary: Summary, results: Sequence[Result], directory: Path) -> list[Path]:

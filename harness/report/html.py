@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.report import pictures, tables
+from harness.report import matrix, pictures, tables
 from harness.report.summary import Summary
 from harness.store import Result
 
@@ -32,6 +32,7 @@ def render(summary: Summary) -> str:
     return environment.get_template("report.html").render(
         summary=summary,
         tables=tables,
+        matrix=matrix,
         pictures=[Markup(picture.svg()) for picture in pictures.draw(summary)],
         style=Markup(files("harness.report").joinpath("static/report.css").read_text("utf-8")),
     )

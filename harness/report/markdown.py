@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.report import pictures, tables
+from harness.report import matrix, pictures, tables
 from harness.report.summary import Campaign, Failed, Summary
 from harness.report.tables import Table
 from harness.store import Result
@@ -28,6 +28,8 @@ def write(summary: Summary, results: Sequence[Result], directory: Path) -> list[
 def render(summary: Summary, images: Sequence[str] = ()) -> str:
     """The whole report. `images` are Markdown already."""
     parts = ["# Weighbridge report", table(tables.headline(summary)), *images]
+    for content in matrix.tables(summary):
+        parts += _section(content, level=2)
     for campaign in summary.campaigns:
         parts += _campaign(campaign)
     return "\n\n".join(parts) + "\n"
@@ -63,8 +65,8 @@ def _campaign(campaign: Campaign) -> Iterator[str]:
         yield from _section(content)
 
 
-def _section(content: Table) -> Iterator[str]:
-    yield f"### {escape(content.title)}"
+def _section(content: Table, level: int = 3) -> Iterator[str]:
+    yield f"{'#' * level} {escape(content.title)}"
     yield table(content)
 
 

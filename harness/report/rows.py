@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import msgspec
 import numpy as np
 
 from harness import metrics, store
@@ -14,15 +15,26 @@ from harness.stats.estimate import Estimate, Ratio, median_interval, ratio_inter
 from harness.store import Result
 from harness.wording import Labels, line
 
-ROWS = ("startup.total", "memory.pss", "memory.rss", "memory.uss", "disk.instance", "disk.shared")
+SAMPLED = (
+    "memory.pss", "memory.rss", "memory.uss", "memory.charged", "cpu.start", "cpu.rest", "disk.instance",
+    "cache.resident",
+)  # fmt: skip
+ROWS = ("startup.total", *SAMPLED, "disk.shared")
+OPTIONAL = ("memory.charged", "cpu.start", "cpu.rest", "cache.resident")
+"""No row where no run of the campaign has any: older results, and starts that are not cold."""
 REFERENCES = ("host", "userns-chroot")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What a total consists of: a start-up phase, a group's memory, a disk part. Its median describes, no more."""
+    """What a total consists of: a start-up phase, a disk part, a kind of a group's memory. Its median just describes.
+
+    `name` is the phase, or "group · part" of those of the two that the samples have.
+    """
 
     name: str
+    group: str | None
+    part: str | None
     median: float | None
     n: int
     reason: str | None
@@ -74,8 +86,10 @@ def rows(result: Result, runs: Sequence[Run], labels: Labels) -> tuple[str | Non
     ran = {run.target for run in runs if run.ok}
     reference = next((target for target in REFERENCES if target in ran), None)
     weighed = {cell: _weigh(result, mine) for cell, mine in cells.items()}
+    sampled = {sample.metric for run in runs for sample in run.samples}
+    wanted = [metric for metric in ROWS if metric in sampled or metric not in OPTIONAL]
     made = []
-    for (workload, target), metric in product(cells, ROWS):
+    for (workload, target), metric in product(cells, wanted):
         weighings = weighed[workload, target][metric]
         values = tuple(weighing.total for weighing in weighings if weighing.total is not None)
         zero = weighed[workload, reference][metric] if reference and (workload, reference) in weighed else []
@@ -106,11 +120,10 @@ def _weigh(result: Result, runs: Sequence[Run]) -> dict[str, list[_Weighing]]:
     cell = (runs[0].workload, runs[0].target)
     images = [image for image in result.images if (image.workload, image.target) == cell]
     weighed = {"startup.total": [_started(run) for run in ok]}
-    for metric in ("memory.pss", "memory.rss", "memory.uss"):
-        weighed[metric] = [_sampled(run.round, run.samples, metric, lambda s: s.group) for run in ok]
-    weighed["disk.instance"] = [_sampled(run.round, run.samples, "disk.instance", lambda s: s.part) for run in ok]
-    weighed["disk.shared"] = [_sampled(0, image.samples, "disk.shared", lambda s: s.part) for image in images]
-    return {metric: weighed[metric] for metric in ROWS}
+    for metric in SAMPLED:
+        weighed[metric] = [_sampled(run.round, run.samples, metric) for run in ok]
+    weighed["disk.shared"] = [_sampled(0, image.samples, "disk.shared") for image in images]
+    return weighed
 
 
 def _started(run: Run) -> _Weighing:
@@ -121,13 +134,13 @@ def _started(run: Run) -> _Weighing:
     return _Weighing(run.round, total, reason, pieces)
 
 
-def _sampled(round: int, samples: Sequence[Sample], metric: str, name: Callable[[Sample], str | None]) -> _Weighing:
+def _sampled(round: int, samples: Sequence[Sample], metric: str) -> _Weighing:
     mine = [sample for sample in samples if sample.metric == metric]
     total = headline(mine, metric)
     told = next((sample.reason for sample in mine if sample.reason is not None), "it was not sampled")
     pieces: dict[str, Sample] = {}
     for sample in mine:
-        key = name(sample) or "total"
+        key = " · ".join(name for name in (sample.group, sample.part) if name) or "total"
         before = pieces.get(key)
         # A piece of several samples has a value only where all of them have, just as the headline.
         if before is None or before.value is None:
@@ -135,7 +148,7 @@ def _sampled(round: int, samples: Sequence[Sample], metric: str, name: Callable[
         elif sample.value is None:
             pieces[key] = sample
         else:
-            pieces[key] = Sample(metric, sample.unit, before.value + sample.value)
+            pieces[key] = msgspec.structs.replace(sample, value=before.value + sample.value)
     return _Weighing(round, total, None if total is not None else told, pieces)
 
 
@@ -179,4 +192,5 @@ def piece(name: str, samples: Sequence[Sample]) -> Piece:
     """The median of what could be read, and the first reason where something could not."""
     values = [sample.value for sample in samples if sample.value is not None]
     reason = next((line(sample.reason) for sample in samples if sample.reason is not None), None)
-    return Piece(line(name), float(np.median(values)) if values else None, len(values), reason)
+    group, part = (None if told is None else line(told) for told in (samples[0].group, samples[0].part))
+    return Piece(line(name), group, part, float(np.median(values)) if values else None, len(values), reason)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from harness.errors import BadInput
 from harness.model import Applied, Footer, Host, HostRecord, Run, Sample
-from harness.report import rows
+from harness.report import inside, rows
+from harness.report.inside import Inside
 from harness.report.rows import Row
 from harness.store import Result
 from harness.wording import Labels, accelerator, label, line, plain
@@ -82,7 +83,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Campaign:
-    """One campaign; launches of two are never pooled. `incomplete` says why it is not whole, None where it is."""
+    """One campaign; launches of two are never pooled. `incomplete` says why it is not whole, None where it is.
+
+    `cold`, `rounds` (without those that `precision` added) and `precision` are as in the plan.
+    """
 
     id: str
     source: str
@@ -91,6 +95,8 @@ class Campaign:
     commit: str | None
     dirty: bool | None
     rounds: int
+    cold: str | None
+    precision: float | None
     seed: int
     measured: int
     failed: int
@@ -102,6 +108,7 @@ class Campaign:
     configurations: tuple[Configuration, ...]
     rows: tuple[Row, ...]
     limits: tuple[Limit, ...]
+    insides: tuple[Inside, ...]
     failures: tuple[Failed, ...]
     unavailable: tuple[Absent, ...]
     warnings: tuple[str, ...]
@@ -140,7 +147,8 @@ def _campaign(result: Result) -> Campaign:
         raise BadInput(f"{result.path}: the target {fake} is a stand-in made for tests, there is nothing to report")
     header, labels = result.header, Labels(result.targets)
     measured = [run for run in result.runs if run.phase == "measured"]
-    runs = [run for run in measured if not (run.cold or run.side or run.instances > 1)]
+    cold = header.plan.cold
+    runs = [run for run in measured if run.cold is (cold is not None) and not run.side and run.instances == 1]
     reference, made = rows.rows(result, runs, labels)
     return Campaign(
         id=line(header.campaign),
@@ -150,6 +158,8 @@ def _campaign(result: Result) -> Campaign:
         commit=header.commit,
         dirty=header.dirty,
         rounds=header.plan.rounds,
+        cold=cold,
+        precision=header.plan.precision,
         seed=header.plan.seed,
         measured=sum(run.ok for run in runs),
         failed=sum(not run.ok for run in runs),
@@ -164,6 +174,7 @@ def _campaign(result: Result) -> Campaign:
         ),
         rows=tuple(made),
         limits=_limits(runs, labels),
+        insides=inside.found(header.host, runs, labels),
         failures=tuple(_failed(run, labels) for run in result.runs if not run.ok),
         unavailable=tuple(Absent(line(u.target), line(u.reason), line(u.hint)) for u in result.unavailable),
         warnings=tuple(line(warning) for warning in [*result.warnings, *_doubts(result, len(measured) - len(runs))]),
@@ -181,7 +192,10 @@ def _doubts(result: Result, left_out: int) -> list[str]:
     """What the records themselves give reason to tell the reader."""
     told = []
     if left_out:
-        told.append(f"{left_out} runs (cold, of one side, or of several instances at once) are not in this summary")
+        other_start = "cold" if result.header.plan.cold is None else "not cold"
+        told.append(
+            f"{left_out} runs ({other_start}, of one side, or of several instances at once) are not in this summary"
+        )
     digests = {bundle.workload: bundle.sha256 for bundle in result.bundles}
     other = [run.id for run in result.runs if run.bundle_sha256 != digests.get(run.workload)]
     if other:

@@ -6,25 +6,38 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.meters.isolation import Whose
 from harness.metrics import METRICS
 from harness.model import Applied
 from harness.report.rows import Row
 from harness.report.summary import Campaign, Limit, Summary
 from harness.stats.estimate import CONFIDENCE
-from harness.wording import NONE, line, measured, quantity, times
+from harness.wording import COLD, NONE, line, measured, quantity, times, unit
 
-PIECES = (("startup.total", "phase"), ("memory.pss", "group"), ("disk.instance", "part"), ("disk.shared", "part"))
+PIECES = {
+    "startup.total": "phase",
+    "cpu.rest": "group",
+    "disk.instance": "part",
+    "disk.shared": "part",
+    "cache.resident": "part",
+}
+KINDS = {"memory.pss": "kind", "memory.charged": "kind", "cpu.start": "mode"}
+"""Metrics that have the same parts everywhere, and what those are."""
 HEADLINES = {"memory.pss": "Memory, PSS", "disk.instance": "Disk, one more", "disk.shared": "Disk, shared"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are plain text, not yet escaped for any format. `notes` belong below it."""
+    """Cells are plain text, not yet escaped for any format. `notes` belong below it.
+
+    `marks`, if any: whose that is what a cell tells of, for formats that can show it. The first column has none.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    marks: tuple[tuple[Whose | None, ...], ...] = ()
 
 
 def headline(summary: Summary) -> Table:
@@ -45,9 +58,10 @@ def headline(summary: Summary) -> Table:
     columns = [column for column, wanted in several.items() if wanted]
     notes = [f"Campaign {campaign.id}: no measured run" for campaign in summary.campaigns if not campaign.rows]
     notes += [f"{who}: {', '.join(metrics)}: {reason}" for (who, reason), metrics in missing.items()]
+    starts = "Cold start" if all(campaign.cold for campaign in summary.campaigns) else "Start-up"
     return Table(
         "At a glance",
-        (*columns, "Target", "Start-up", f"Against {_reference(summary)}", *HEADLINES.values()),
+        (*columns, "Target", starts, f"Against {_reference(summary)}", *HEADLINES.values()),
         tuple(rows),
         (*notes, *_legend(summary)),
     )
@@ -56,7 +70,7 @@ def headline(summary: Summary) -> Table:
 def metrics(campaign: Campaign) -> Table:
     """Every metric of every target, with its ratio and with the reason where there is none."""
     rows = [
-        (METRICS[row.metric].title, *_who(campaign, row), value(row), _ratio(row, campaign), _why(row))
+        (_title(campaign, row.metric), *_who(campaign, row), value(row), _ratio(row, campaign), _why(row))
         for row in sorted(campaign.rows, key=lambda row: list(METRICS).index(row.metric))
     ]
     return Table("All metrics", ("Metric", *_where(campaign), "Median", "Ratio", "Note"), tuple(rows))
@@ -64,17 +78,45 @@ def metrics(campaign: Campaign) -> Table:
 
 def pieces(campaign: Campaign) -> list[Table]:
     """What the totals consist of. The medians of parts need not add up to the median of the total."""
-    tables = []
-    for metric, piece in PIECES:
-        rows = [
-            (*_who(campaign, row), part.name, _or_none(part.median, row.unit), str(part.n), part.reason or "")
-            for row in campaign.rows
-            if row.metric == metric
-            for part in row.pieces
-        ]
-        title = f"{METRICS[metric].title}, by {piece}"
-        tables.append(Table(title, (*_where(campaign), piece.capitalize(), "Median", "n", "Note"), tuple(rows)))
-    return [table for table in tables if table.rows]
+    made = [
+        _by_kind(campaign, metric, KINDS[metric]) if metric in KINDS else _listed(campaign, metric, PIECES[metric])
+        for metric in METRICS
+        if metric in KINDS or metric in PIECES
+    ]
+    return [table for table in made if table.rows]
+
+
+def _listed(campaign: Campaign, metric: str, piece: str) -> Table:
+    """A row a piece."""
+    rows = [
+        (*_who(campaign, row), part.name, _or_none(part.median, unit(metric, row.unit)), str(part.n), part.reason or "")
+        for row in campaign.rows
+        if row.metric == metric
+        for part in row.pieces
+    ]
+    title = f"{_title(campaign, metric)}, by {piece}"
+    return Table(title, (*_where(campaign), piece.capitalize(), "Median", "n", "Note"), tuple(rows))
+
+
+def _by_kind(campaign: Campaign, metric: str, kind: str) -> Table:
+    """A row a group, if there are any, and a column a kind of part. A cell is empty where there is no such part."""
+    mine = [row for row in campaign.rows if row.metric == metric]
+    everything = [piece for row in mine for piece in row.pieces]
+    kinds = list(dict.fromkeys(piece.part for piece in everything if piece.part or piece.median is not None))
+    grouped = any(piece.group for piece in everything)
+    rows = []
+    for row in mine:
+        for group in dict.fromkeys(piece.group for piece in row.pieces):
+            found = {piece.part: piece for piece in row.pieces if piece.group == group}
+            cells = {part: _or_none(piece.median, unit(metric, row.unit)) for part, piece in found.items()}
+            unread = NONE if cells.get(None) == NONE else ""
+            counts = ", ".join(dict.fromkeys(str(piece.n) for piece in found.values()))
+            reasons = "; ".join(dict.fromkeys(piece.reason for piece in found.values() if piece.reason))
+            shown = (cells.get(part, unread) for part in kinds)
+            rows.append((*_who(campaign, row), *([group or NONE] if grouped else []), *shown, counts, reasons))
+    named = [part.capitalize() if part else "Median" if kinds == [None] else "Not split" for part in kinds]
+    title = f"{_title(campaign, metric)}, medians by {'group and ' if grouped else ''}{kind}"
+    return Table(title, (*_where(campaign), *(["Group"] if grouped else []), *named, "n", "Note"), tuple(rows))
 
 
 def configurations(campaign: Campaign) -> Table:
@@ -89,8 +131,8 @@ def limits(campaign: Campaign) -> Table:
     """What was asked of each engine, how it did it and what the inside saw: three things that may differ."""
     rows = []
     for limit in campaign.limits:
-        asked, seen = (_limit(limit.name, amount) for amount in (limit.applied.asked, limit.applied.seen))
-        rows.append((*_who(campaign, limit), limit.name, asked, _how(limit.applied), seen, str(limit.runs)))
+        asked, seen = (amount(limit.name, value) for value in (limit.applied.asked, limit.applied.seen))
+        rows.append((*_who(campaign, limit), limit.name, asked, applied_by(limit.applied), seen, str(limit.runs)))
     columns = (*_where(campaign), "Limit", "Asked", "Applied by", "Seen inside", "Runs")
     return Table("Limits", columns, tuple(rows))
 
@@ -149,12 +191,17 @@ def details(campaign: Campaign) -> list[Table]:
 def origin(campaign: Campaign) -> list[tuple[str, str]]:
     """Where the numbers come from: name and value, in the order of a report."""
     changed = " with uncommitted changes" if campaign.dirty else ""
+    rounds = f"{campaign.rounds} measured after one of warm-up"
+    if campaign.precision:
+        rounds = f"at least {rounds}, until every headline median is within {100 * campaign.precision:.3g} %"
+    cold = [("Starts", f"cold starts: {COLD[campaign.cold]} is dropped before each")] if campaign.cold else []
     return [
         ("Campaign", campaign.id),
         ("Started", campaign.started),
         ("Command", " ".join(campaign.command)),
         ("Commit", f"{campaign.commit or f'{NONE} (not recorded)'}{changed}"),
-        ("Rounds", f"{campaign.rounds} measured after one of warm-up, seed {campaign.seed}"),
+        ("Rounds", f"{rounds}, seed {campaign.seed}"),
+        *cold,
         ("Measured runs", f"{campaign.measured} succeeded, {campaign.failed} failed"),
         ("Complete", "yes" if campaign.incomplete is None else f"no: {campaign.incomplete}"),
         ("Read from", campaign.source),
@@ -163,12 +210,17 @@ def origin(campaign: Campaign) -> list[tuple[str, str]]:
 
 def value(row: Row) -> str:
     """A row's median with unit, interval and count, or the dash of a value that could not be had."""
-    return NONE if row.estimate is None else measured(row.estimate, row.unit)
+    return NONE if row.estimate is None else measured(row.estimate, unit(row.metric, row.unit))
 
 
 def told(field: object) -> str:
     """A field of a host or a profile: text as it is, anything else as JSON."""
     return line(field if isinstance(field, str) else json.dumps(field, ensure_ascii=False))
+
+
+def _title(campaign: Campaign, metric: str) -> str:
+    cold = ", cold starts" if campaign.cold and metric == "startup.total" else ""
+    return f"{METRICS[metric].title}{cold}"
 
 
 def _ratio(row: Row, campaign: Campaign) -> str:
@@ -182,16 +234,18 @@ def _why(row: Row) -> str:
     return "; ".join(reason for reason in reasons if reason)
 
 
-def _how(applied: Applied) -> str:
+def amount(name: str, value: float | None) -> str:
+    """So much of what a limit of that name limits."""
+    if value is None:
+        return NONE
+    return quantity(value, "B") if name == "memory" else f"{value:g}"
+
+
+def applied_by(applied: Applied) -> str:
+    """How a limit was applied, or why it was not."""
     if applied.mechanism is None:
         return f"{NONE} ({line(applied.reason or 'nobody said why')})"
     return line(applied.mechanism if applied.reason is None else f"{applied.mechanism} ({applied.reason})")
-
-
-def _limit(name: str, amount: float | None) -> str:
-    if amount is None:
-        return NONE
-    return quantity(amount, "B") if name == "memory" else f"{amount:g}"
 
 
 def _or_none(median: float | None, unit: str) -> str:
@@ -219,4 +273,7 @@ def _legend(summary: Summary) -> Sequence[str]:
     told = [f"Median [{CONFIDENCE:.0%} interval of the median] and n, the number of measured launches."]
     missing = [row for campaign in summary.campaigns for row in campaign.rows if row.ratio is None and row.estimate]
     reasons = dict.fromkeys(row.ratio_reason for row in missing if row.metric == "startup.total")
+    cold = {campaign.id: COLD[campaign.cold] for campaign in summary.campaigns if campaign.cold}
+    named = {id: f" in campaign {id}" if len(summary.campaigns) > 1 else "" for id in cold}
+    told += [f"Cold starts{named[id]}: {what} is dropped before each." for id, what in cold.items()]
     return told + [f"No ratio: {reason}." for reason in reasons]

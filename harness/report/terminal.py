@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.report import tables
+from harness.meters.isolation import CAPABILITIES, Isolation
+from harness.model import Applied
+from harness.report import matrix, tables
 from harness.report.summary import Campaign, Summary
 from harness.wording import line
 
@@ -26,6 +29,20 @@ def show(summary: Summary, console: Console) -> None:
         console.print(Text(note, style="dim"))
     for campaign in summary.campaigns:
         _troubles(campaign, console)
+
+
+def show_isolation(label: str, isolation: Isolation, limits: Mapping[str, Applied], console: Console) -> None:
+    """Prints what one instance is separated from, a property a line, with what each is about beside it."""
+    grid = Grid(box=SIMPLE, pad_edge=False)
+    grid.add_column(Text("Inside"), no_wrap=True)
+    grid.add_column(Text(line(label)), overflow="fold")
+    for found in matrix.lines(isolation, limits, few=len(CAPABILITIES) // 2):
+        style = {"own": "green", "host's": "yellow", None: ""}[found.whose]
+        told = Text(line(found.found), style)
+        if found.about:
+            told.append(f"\n{found.about}", "dim")
+        grid.add_row(Text(found.name), told)
+    console.print(grid)
 
 
 def _numbers(cells: Sequence[str], style: str = "") -> Grid:

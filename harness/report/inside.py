@@ -1,0 +1,69 @@
+"""What the launches of each target found inside, the alike ones counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from harness.meters import isolation
+from harness.meters.isolation import Isolation
+from harness.model import LARGEST, Applied, Host, Run
+from harness.wording import Labels, line
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What launches of one target are separated from, as each of these `runs` found it inside.
+
+    A target has several where its launches differ in that. Only `processes` may differ within one: the fewest and
+    the most that a launch saw. `limits` are as they were applied to all of them.
+    """
+
+    target: str
+    label: str
+    workloads: tuple[str, ...]
+    runs: int
+    isolation: Isolation
+    processes: tuple[int, int] | None
+    limits: dict[str, Applied]
+
+
+def found(host: Host, runs: Sequence[Run], labels: Labels) -> tuple[Inside, ...]:
+    """What the launches found inside, target by target; alike ones are told once, with their count."""
+    known = host.informational
+    boot_id, inodes = known.get("boot id"), known.get("namespaces")
+    boot_id = boot_id if isinstance(boot_id, str) else None
+    inodes = inodes if isinstance(inodes, dict) else {}
+    told: dict[bytes, list[tuple[Run, Isolation, dict[str, Applied]]]] = {}
+    for run in sorted((run for run in runs if run.ok), key=lambda run: labels.order(run.target)):
+        inside = _printable(isolation.read(run.facts, boot_id, inodes))
+        limits = {name: msgspec.structs.replace(applied, seen=None) for name, applied in run.limits.items()}
+        alike = msgspec.json.encode((run.target, replace(inside, processes=None), limits))
+        told.setdefault(alike, []).append((run, inside, limits))
+    return tuple(_inside(alike, labels) for alike in told.values())
+
+
+def _inside(alike: Sequence[tuple[Run, Isolation, dict[str, Applied]]], labels: Labels) -> Inside:
+    run, found, limits = alike[0]
+    processes = [each.processes for _, each, _ in alike if each.processes is not None]
+    return Inside(
+        target=line(run.target),
+        label=labels[run.target],
+        workloads=tuple(sorted({line(each.workload) for each, _, _ in alike})),
+        runs=len(alike),
+        isolation=replace(found, processes=None),
+        processes=(min(processes), max(processes)) if processes else None,
+        limits=limits,
+    )
+
+
+def _printable(found: Isolation) -> Isolation:
+    """FACTS are foreign: their text on one line, no count beyond what can be one."""
+    cpus, memory, processes = (
+        count if count is not None and 0 <= count < LARGEST else None
+        for count in (found.cpus, found.memory, found.processes)
+    )
+    version = found.kernel_version and line(found.kernel_version)
+    return replace(found, kernel_version=version, cpus=cpus, memory=memory, processes=processes)
