@@ -20,7 +20,7 @@ setup:
 	./setup.sh
 
 run: setup
-	$(BIN)/weighbridge run --report reports/latest $(ARGS)
+	$(BIN)/weighbridge run --workloads hello,python,redis --report reports/latest $(ARGS)
 
 test: setup lint
 	WEIGHBRIDGE_REQUIRE=$(REQUIRE) $(BIN)/pytest
