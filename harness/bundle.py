@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harness import command, debian, places
 from harness.command import CommandFailed
-from harness.content import STAMP, digest_of_tar, digest_of_tree, link_target, walk
+from harness.content import STAMP, digest_of_file, digest_of_tar, digest_of_tree, link_target, walk
 from harness.errors import BadInput, WrongBundle
 from harness.workloads import INIT, MERGED, Workload
 
@@ -82,7 +82,7 @@ class Bundle:
         """
         place = places.made_once(self.root.parent / "disk", self._make_disk)
         disk, told = place / "disk.ext4", (place / "sha256").read_text()
-        if _sha256(disk) != told:
+        if digest_of_file(disk) != told:
             raise WrongBundle(f"the disk of {self.workload} in the cache was changed: remove {place}")
         return disk
 
@@ -114,7 +114,7 @@ class Bundle:
     def _make_disk(self, draft: Path) -> None:
         disk = places.folder(draft) / "disk.ext4"
         self._write_disk(disk)
-        (draft / "sha256").write_text(_sha256(disk))
+        (draft / "sha256").write_text(digest_of_file(disk))
 
     def _write_disk(self, draft: Path) -> None:
         mke2fs, debugfs = command.find("mke2fs", "e2fsprogs"), command.find("debugfs", "e2fsprogs")
@@ -249,17 +249,12 @@ def _mode_of(path: Path) -> int:
     return 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _key_of(workload: Workload) -> str:
     parts = [*RECIPE, platform.machine(), *workload.packages]
     brought = [("/init", INIT), ("/start", workload.start), *workload.files]
     for target, source in [*brought, ("build", workload.build)] if workload.build else brought:
         is_link = source.is_symlink()
-        parts += [target, *((link_target(source),) if is_link else (oct(_mode_of(source)), _sha256(source)))]
+        parts += [target, *((link_target(source),) if is_link else (oct(_mode_of(source)), digest_of_file(source)))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

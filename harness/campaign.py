@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from harness import backends, bundle, host, signals, workloads
 from harness.backends import Backend
+from harness.bundle import Bundle
 from harness.cold import check_right
-from harness.command import CommandFailed, run
 from harness.errors import BadInput, EngineError, Unavailable, WeighbridgeError
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
@@ -111,6 +111,9 @@ class Campaign:
             except Interrupted as interruption:
                 self.outcome.stopped = str(interruption)
                 self.outcome.interrupted = 128 + interruption.number
+            except BadInput as error:
+                self.writer.append(Footer(False, str(error), 0, 0))
+                raise
             except EngineError as error:  # a release: the ledger tries again, and tells what is left behind
                 self.outcome.stopped = f"while releasing: {error}"
             self.writer.append(
@@ -197,8 +200,24 @@ class Campaign:
             if other != workload:
                 raise BadInput(f"the workloads {other} and {workload} have the same name: rename one of the folders")
 
+    def _built(self, named: str) -> tuple[str, Bundle | Unavailable]:
+        """A workload's name and its bundle, or why it cannot be had. Raises BadInput where that is the workload's."""
+        workload = workloads.load(named)
+        self.observe(Event("preparing", "", workload.name))
+        try:
+            return workload.name, bundle.build(workload)
+        except BadInput:
+            raise
+        except Exception as error:
+            signals.check()
+            return workload.name, _as_unavailable(error)
+
     def _prepare(self, stack: ExitStack) -> list[Cell]:
-        """The cells that can be measured. A target that cannot be prepared becomes a record, not an end."""
+        """The cells that can be measured. A target that cannot be prepared becomes a record, not an end.
+
+        Bundles come first: what is wrong with a workload is told before any engine is started.
+        """
+        bundles = dict(self._built(workload) for workload in self.plan.workloads)
         engines: dict[str, Backend] = {}
         for target in self.plan.targets:
             self.observe(Event("preparing", target, ""))
@@ -209,17 +228,10 @@ class Campaign:
             except Exception as error:
                 self._unavailable(target, error)
         cells = []
-        for named in self.plan.workloads:
-            described = workloads.load(named)
-            workload = described.name
-            try:
-                built = bundle.build(described)
-            except BadInput:
-                raise
-            except Exception as error:
-                absent = _as_unavailable(error)
+        for workload, built in bundles.items():
+            if isinstance(built, Unavailable):
                 for target in engines:
-                    self._unavailable(target, Unavailable(f"workload {workload}: {absent.reason}", absent.hint))
+                    self._unavailable(target, Unavailable(f"workload {workload}: {built.reason}", built.hint))
                 continue
             self.writer.append(BundleRecord(workload, built.sha256, built.bytes, dict(built.packages)))
             for target, engine in engines.items():
@@ -254,7 +266,7 @@ class Campaign:
         self.writer.append(HostRecord(at, host.sample() + weighed))
 
     def _header(self) -> Header:
-        commit, dirty = _commit()
+        commit, dirty = host.commit()
         started = datetime.now(UTC).isoformat(timespec="milliseconds")
         return Header(
             SCHEMA, self.ledger.campaign, started, list(self.command), commit, dirty, self.plan, host.describe()
@@ -274,16 +286,3 @@ def _as_unavailable(error: Exception) -> Unavailable:
         return error
     told = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"
     return Unavailable(told, "see `weighbridge doctor`")
-
-
-def _commit() -> tuple[str | None, bool | None]:
-    """The commit of this program's checkout and whether it was changed since; unknown where it is no checkout."""
-    here = Path(__file__).parent
-    try:
-        done = [
-            run(["git", "-C", here, *what]).strip()
-            for what in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", here))
-        ]
-    except (Unavailable, CommandFailed):
-        return None, None
-    return done[0], bool(done[1])

@@ -16,6 +16,7 @@ from harness.campaign import Campaign, Outcome
 from harness.errors import BadInput, Unavailable, WeighbridgeError
 from harness.ledger import LeftBehind
 from harness.signals import Interrupted, check, interruptible
+from harness.wording import label, line
 
 BAD_INPUT, NOTHING_RAN, SOME_FAILED = 2, 3, 4
 
@@ -94,7 +95,6 @@ def report(files: tuple[Path, ...], output: Path, formats: str | None) -> int:
 def doctor(as_json: bool, **flags: Any) -> int:
     """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
     from harness.doctor import examine
-    from harness.wording import label
 
     findings = examine(plan.make(None, flags))
     if as_json:
@@ -120,7 +120,6 @@ def facts(target: str, as_json: bool, **flags: Any) -> int:
     """What isolation a target buys: starts one instance of it and reads from inside what it is separated from."""
     from harness.facts import ask
     from harness.report import terminal
-    from harness.wording import label
 
     asked = plan.make(None, {"targets": target, **flags})
     if len(asked.targets) > 1:
@@ -186,7 +185,7 @@ def _report(files: Sequence[Path], folder: Path | None, formats: str | None) -> 
 
 
 def _say(text: str) -> None:
-    print(f"weighbridge: {' '.join(text.split())}", file=sys.stderr)
+    print(f"weighbridge: {' '.join(line(text).split())}", file=sys.stderr)
 
 
 def _invoke() -> Any:

@@ -71,8 +71,14 @@ def _entry_of(path: Path, root: Path) -> Entry:
     if stat.S_ISLNK(status.st_mode):
         return Entry(name, "link", 0o777, link_target(path))
     if stat.S_ISREG(status.st_mode):
-        return Entry(name, "file", mode, hashlib.sha256(path.read_bytes()).hexdigest())
+        return Entry(name, "file", mode, digest_of_file(path))
     raise BadInput(f"{path}: a bundle holds folders, files and links, nothing else")
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entry_in(member: tarfile.TarInfo, tar: tarfile.TarFile, path: Path) -> Entry:

@@ -1,4 +1,4 @@
-"""What machine this is, and what may disturb a measurement on it."""
+"""What machine this is, which version of this program measures on it, and what may disturb that."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 
 from harness import cgroup
+from harness.command import CommandFailed, run
+from harness.errors import Unavailable
 from harness.meters import isolation
 from harness.model import Host, Sample
 
@@ -45,6 +47,19 @@ def sample() -> list[Sample]:
         Sample("host.steal", "s", psutil.cpu_times().steal),
         Sample("host.memory_available", "B", psutil.virtual_memory().available),
     ]
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The commit of this program's checkout and whether it was changed since; unknown where it is no checkout."""
+    here = Path(__file__).parent
+    try:
+        done = [
+            run(["git", "-C", here, *what]).strip()
+            for what in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", here))
+        ]
+    except (Unavailable, CommandFailed):
+        return None, None
+    return done[0], bool(done[1])
 
 
 def _cpu_model() -> str:

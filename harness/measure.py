@@ -109,7 +109,7 @@ def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say)
             bell.at_ready(lambda: cpu.read(instance))
             with _telling(instance):
                 bell.wait_ready(timeout)
-        notes.samples += cpu.start(idle, {**bell.readings(), **_daemons(cell.backend)})
+                notes.samples += cpu.start(idle, {**bell.readings(), **_daemons(cell.backend)})
         enter("weighing")
         notes.limits = dict(instance.limits)
         with _telling(instance):

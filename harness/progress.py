@@ -51,7 +51,7 @@ def _bar() -> Iterator[Observer]:
 
 def _line(event: Event) -> None:
     if event.phase == "preparing":
-        print(f"preparing {event.target} {event.workload}".rstrip(), file=sys.stderr, flush=True)
+        print(" ".join(f"preparing {event.target} {event.workload}".split()), file=sys.stderr, flush=True)
     elif event.phase == "done":
         told = f"{event.done}/{event.total or '?'} {event.target} {event.workload} round {event.round}: {event.outcome}"
         print(told, file=sys.stderr, flush=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from harness.model import TargetRecord
-from harness.stats.estimate import Estimate, Ratio
+
+if TYPE_CHECKING:
+    from harness.stats.estimate import Estimate, Ratio
 
 NONE = "—"
 COLD = {"image": "the page cache of the image's files", "all": "the page cache of the whole machine"}

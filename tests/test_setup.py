@@ -195,7 +195,7 @@ def test_make_says_what_a_newcomer_is_told() -> None:
     lint = [".venv/bin/ruff format --check", ".venv/bin/ruff check", ".venv/bin/mypy"]
     assert run_make("run", "ARGS=--rounds 3") == [
         "./setup.sh",
-        ".venv/bin/weighbridge run --report reports/latest --rounds 3",
+        ".venv/bin/weighbridge run --workloads hello,python,redis --report reports/latest --rounds 3",
     ]
     *before, tests = run_make("test", "REQUIRE=docker")
     assert (before, tests) == (["./setup.sh", *lint], "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest")

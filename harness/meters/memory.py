@@ -85,6 +85,8 @@ def _process(pid: int) -> Weight:
         rss: Weight = {("rss", kind): status[name] for kind, name in kinds.items()}
         return rss | {("pss", None): unseen, ("uss", None): unseen}
     except (FileNotFoundError, ProcessLookupError):
+        if Path(f"/proc/{pid}").exists() and not Path("/proc/self/smaps_rollup").exists():
+            return _unseen(Unseen("the kernel has no smaps_rollup (CONFIG_PROC_PAGE_MONITOR)"))
         return {}
     if "Rss" not in rollup:  # it has just ended
         return {}
