@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,3 +144,23 @@ def tail(log: Path, size: int = LOG_TAIL) -> str:
             return file.read().decode(errors="replace").strip()
     except FileNotFoundError:
         return ""
+
+
+def parents(pids: Sequence[int]) -> dict[int, int]:
+    """{pid: its parent} of those that have not ended meanwhile."""
+    found = {}
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found[pid] = psutil.Process(pid).ppid()
+    return found
+
+
+def outermost(pids: Sequence[int]) -> tuple[int, int]:
+    """A container's first process, and its parent outside, the shim. Raises ProcessLookupError where it has ended.
+
+    The lowest pid will not do: it is a later process's once the kernel has used up all and begins anew.
+    """
+    for pid, parent in parents(pids).items():
+        if parent not in pids:
+            return pid, parent
+    raise ProcessLookupError

@@ -14,7 +14,7 @@ from harness import backends, command, plan
 from harness.campaign import Campaign, Outcome
 from harness.errors import Unavailable
 from harness.ledger import Ledger
-from harness.model import Limits, Plan
+from harness.model import Limits, Plan, headline
 from harness.store import Result, read
 from tests.ground import Ground, ground
 
@@ -89,7 +89,6 @@ def test_it_is_weighed_as_the_others(place: Ground) -> None:
         ]
         assert run.facts["bundle"] == result.bundles[0].sha256
         assert run.facts["uid_map"].split() == ["0", str(os.geteuid()), "1"]
-        values = {(s.metric, s.group or s.part): s.value for s in run.samples}
-        assert (values["memory.pss", "workload"] or 0) > 0
-        assert (values["disk.instance", "copy"] or 0) > result.bundles[0].bytes
+        assert (headline(run.samples, "memory.pss") or 0) > 0
+        assert (headline(run.samples, "disk.instance") or 0) > result.bundles[0].bytes
     assert place.left() == []

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker as sdk
-import psutil
 import requests
 from docker.types import Mount
 
@@ -27,10 +26,12 @@ from harness.engines.docker import DockerEngine
 from harness.errors import BadInput, EngineError, ExitedBeforeReady, Unavailable
 from harness.ledger import Ledger
 from harness.model import Group, Limits, Plan, TargetRecord
-from harness.process import END_TIMEOUT
+from harness.process import END_TIMEOUT, outermost, parents
 
 CALL_TIMEOUT = 60
 LOG_LINES = 50
+INIT = ("/init",)
+WAIT = ("/bin/busybox", "sleep", "600")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Container(Instance):
     def processes(self) -> Mapping[Group, list[int]]:
         """The shim is the parent of the container's first process, and in no control group of the container's."""
         pids = cgroup.members(self._groups["memory"])
-        return {"workload": pids, "supervisor": sorted(set(_parents(pids).values()) - set(pids))}
+        return {"workload": pids, "supervisor": sorted(set(parents(pids).values()) - set(pids))}
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._groups
@@ -73,7 +74,7 @@ class Container(Instance):
         return _log(self._client, self._identity)
 
     def status(self) -> int | None:
-        return _status(self._client, self._identity)
+        return _ended(self._client, self._identity)
 
 
 class Docker(Backend):
@@ -144,11 +145,11 @@ class Docker(Backend):
             groups = self._groups(identity)
             with ExitStack() as stack:
                 try:
-                    first, shim = _first(cgroup.members(groups["memory"]) if groups else [])
+                    first, shim = outermost(cgroup.members(groups["memory"]) if groups else [])
                     pidfd = stack.enter_context(_pidfd(first))
                     shim_pidfd = stack.enter_context(_pidfd(shim))
                 except ProcessLookupError:
-                    raise ExitedBeforeReady(_status(self._client, identity), _log(self._client, identity)) from None
+                    raise ExitedBeforeReady(_ended(self._client, identity), _log(self._client, identity)) from None
                 doorbell.watch(pidfd)
                 try:
                     yield Container(self._client, identity, groups, first, self._store, image.limits)
@@ -163,7 +164,7 @@ class Docker(Backend):
         return self._engine.whose == "private"
 
     @contextmanager
-    def _created(self, image: DockerImage, name: str, fifo: Path) -> Iterator[str]:
+    def _created(self, image: DockerImage, name: str, fifo: Path, argv: Sequence[str] = INIT) -> Iterator[str]:
         with self.ledger.holding(remove_container, url=self._engine.url, name=name, private=self._is_private):
             settings = self._client.api.create_host_config(
                 mounts=[Mount(DOORBELL, str(fifo), type="bind")],
@@ -172,19 +173,24 @@ class Docker(Backend):
                 runtime=self._runtime,
             )
             made = self._client.api.create_container(
-                image.name, entrypoint=["/init"], name=name, environment=environment(DOORBELL), host_config=settings
+                image.name, entrypoint=list(argv), name=name, environment=environment(DOORBELL), host_config=settings
             )
             yield made["Id"]
 
     def _shared(self, image: DockerImage) -> tuple[Part, ...]:
-        """What all instances of an image use together, which the engine may tell of a running one only.
+        """What all instances of an image use together, as seen of a container that only waits.
 
         An engine that does not see our files refuses to bind the doorbell: told once here, not in every run.
         """
         with self.ledger.holding_folder() as folder, Doorbell(folder) as bell:
             try:
-                with self.launch(image, bell, bell.mark) as instance:
-                    return docker_store.image_parts(instance.layers(), self._client.api.inspect_image(image.name))
+                with self._created(image, self.ledger.name(), bell.fifo, WAIT) as identity:
+                    pid = None
+                    if self._store == "containerd":  # it tells of a running one only
+                        self._client.api.start(identity)
+                        pid, _ = outermost(cgroup.members(self._groups(identity)["memory"]))
+                    found = docker_store.layers(self._store, self._client.api.inspect_container(identity), pid)
+                    return docker_store.image_parts(found, self._client.api.inspect_image(image.name))
             except sdk.errors.APIError as error:
                 hint = "ask for what this engine can give"
                 if str(bell.fifo) in str(error.explanation):
@@ -202,7 +208,7 @@ class Docker(Backend):
             groups = {}
         if identity in str(groups.get("memory")):
             return groups
-        if _status(self._client, identity) is None:
+        if self._client.api.inspect_container(identity)["State"]["Running"]:
             raise EngineError("the engine's processes are not visible from here: it runs in another PID namespace")
         return {}  # it has ended
 
@@ -268,30 +274,13 @@ def _pidfd(pid: int) -> Iterator[int]:
         os.close(pidfd)
 
 
-def _parents(pids: Sequence[int]) -> dict[int, int]:
-    """{pid: its parent} of those that have not ended meanwhile."""
-    found = {}
-    for pid in pids:
-        with suppress(psutil.NoSuchProcess):
-            found[pid] = psutil.Process(pid).ppid()
-    return found
-
-
-def _first(pids: Sequence[int]) -> tuple[int, int]:
-    """A container's first process, and its parent, the shim. Raises ProcessLookupError where it has ended.
-
-    The lowest pid will not do: it is a later process's once the kernel has used up all and begins anew.
-    """
-    for pid, parent in _parents(pids).items():
-        if parent not in pids:
-            return pid, parent
-    raise ProcessLookupError
-
-
 def _log(client: sdk.DockerClient, identity: str) -> str:
     return bytes(client.api.logs(identity, tail=LOG_LINES)).decode(errors="replace").strip()
 
 
-def _status(client: sdk.DockerClient, identity: str) -> int | None:
-    state = client.api.inspect_container(identity)["State"]
-    return None if state["Running"] else int(state["ExitCode"])
+def _ended(client: sdk.DockerClient, identity: str) -> int | None:
+    """The exit status of a container whose first process is dead, which the engine notices somewhat later."""
+    try:
+        return int(client.api.wait(identity, timeout=END_TIMEOUT)["StatusCode"])
+    except requests.RequestException:  # it does not notice
+        return None

@@ -39,14 +39,14 @@ def store_of(info: Mapping[str, Any]) -> Store | None:
     return "overlay2" if info.get("Driver") == "overlay2" else None
 
 
-def layers(store: Store | None, about: Mapping[str, Any], pid: int) -> Layers | Unseen:
-    """Those of a container. about: what the engine tells of it. pid: of its first process, on the host."""
+def layers(store: Store | None, about: Mapping[str, Any], pid: int | None) -> Layers | Unseen:
+    """Those of a container. about: what the engine tells of it. pid: of its first process on the host, if it runs."""
     if store == "overlay2":
         data = about["GraphDriver"]["Data"]
         own = Path(data["UpperDir"]).parent
         lowers = [Path(lower).parent for lower in data["LowerDir"].split(":")]
         return Layers(own, lowers[0], tuple(lowers[1:]))
-    if store == "containerd" and (mounted := _root_of(pid)):
+    if store == "containerd" and pid is not None and (mounted := _root_of(pid)):
         upper, lowers = mounted
         return Layers(upper.parent, lowers[0].parent, tuple(lower.parent for lower in lowers[1:]))
     return Unseen("this engine keeps its images in a store whose folders it does not tell")
