@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,10 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def table() -> str:
-    """What the terminal shows of the sample, as the README has it."""
-    shown = io.StringIO()
-    terminal.show(summarize([read(SAMPLE)]), Console(file=shown, width=80, color_system=None))
+    """What the terminal shows of the sample's hello, as the README has it."""
+    shown, sample = io.StringIO(), read(SAMPLE)
+    hello = replace(sample, runs=[run for run in sample.runs if run.workload == "hello"])
+    terminal.show(summarize([hello]), Console(file=shown, width=80, color_system=None))
     return "\n" + "".join(f"    {line}".rstrip() + "\n" for line in shown.getvalue().splitlines()) + "\n"
 
 
@@ -47,10 +50,12 @@ def test_the_sample_is_a_whole_default_campaign() -> None:
     assert sample.warnings == []
     assert sample.footer is not None
     assert sample.footer.complete
-    for target in ("host", "namespace", "docker", "libvirt/pc"):
-        runs = [run for run in sample.runs if run.target == target and run.phase == "measured"]
-        assert [run.ok for run in runs] == [True] * 7, target
-    assert len({run.bundle_sha256 for run in sample.runs}) == 1
+    for target, workload in product(("host", "namespace", "docker", "libvirt/pc"), ("hello", "python", "redis")):
+        runs = [run for run in sample.runs if (run.target, run.workload, run.phase) == (target, workload, "measured")]
+        assert [run.ok for run in runs] == [True] * 7, (target, workload)
+    digests = {(run.workload, run.bundle_sha256, run.facts["bundle"]) for run in sample.runs}
+    assert digests == {(built.workload, built.sha256, built.sha256) for built in sample.bundles}
+    assert len(digests) == 3
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

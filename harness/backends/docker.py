@@ -281,6 +281,6 @@ def _log(client: sdk.DockerClient, identity: str) -> str:
 def _ended(client: sdk.DockerClient, identity: str) -> int | None:
     """The exit status of a container whose first process is dead, which the engine notices somewhat later."""
     try:
-        return int(client.api.wait(identity, timeout=END_TIMEOUT)["StatusCode"])
+        return int(client.api.wait(identity, timeout=int(END_TIMEOUT))["StatusCode"])
     except requests.RequestException:  # it does not notice
         return None
