@@ -41,6 +41,7 @@ packages_without_substitute() {
     has dockerd || echo docker.io
     has iptables || echo iptables
     has mmdebstrap || echo mmdebstrap
+    has bwrap || echo bubblewrap
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
     { has mke2fs && has debugfs; } || echo e2fsprogs
     { has unshare && has setpriv; } || echo util-linux

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import command, debian, places
+from harness import command, debian, places, sandbox
 from harness.command import CommandFailed
 from harness.content import STAMP, digest_of_file, digest_of_tar, digest_of_tree, link_target, walk
 from harness.errors import BadInput, WrongBundle
@@ -29,7 +29,8 @@ from harness.workloads import INIT, MERGED, Workload
 __all__ = ["Bundle", "build", "digest_of_tar", "digest_of_tree"]
 
 RECIPE = [  # another way to build is another bundle
-    hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in (sys.modules[__name__], debian)
+    hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+    for module in (sys.modules[__name__], debian, sandbox)
 ]
 BUILT_AT = 1_704_067_200  # the time of every file, so that the same content gives the same tar
 DEVICES = ("null", "zero", "random", "urandom")
@@ -46,7 +47,7 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Bundle:
-    """A workload's root filesystem in the cache. `bytes` is the apparent size of its files, hard links counted each."""
+    """A workload's root filesystem in the cache. `bytes` is the apparent size of its files, as is."""
 
     workload: str
     sha256: str
@@ -226,22 +227,27 @@ def _run_inside(root: Path, script: Path) -> None:
     """Runs a workload's script in the bundle as it is built: as its uid 0, with nothing of this machine in sight."""
     inside = root / "build"
     shutil.copyfile(script, inside)
-    isolated = ["--map-root-user", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"]
-    argv = [command.find("unshare", "util-linux"), *isolated, f"--root={root}", "--wd=/", "/bin/sh", "-e", "/build"]
     try:
-        command.run(argv, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONHASHSEED": "0"})
+        sandbox.within(root, ["/bin/sh", "-e", "/build"])
     except CommandFailed as error:
         raise BadInput(f"{script}: {error}") from error
     inside.unlink(missing_ok=True)
 
 
 def _normalise(root: Path) -> None:
-    """Ours alone, modes that our umask had no part in, and no setuid program for this machine's users to find."""
+    """Ours alone, every folder open to us, and no setuid program for this machine's users to find."""
     root.chmod(0o755)
     for path in walk(root):
+        if path.is_dir() and not path.is_symlink():  # before it is looked into
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o1777 | 0o700)
         if os.geteuid() == 0:
             os.chown(path, 0, 0, follow_symlinks=False)
         if path.is_file() and not path.is_symlink():
+            if path.stat().st_nlink > 1:  # not all forms keep links: each file is one of its own in every one
+                apart = path.with_name(f".{path.name}.apart")
+                shutil.copyfile(path, apart)
+                apart.chmod(path.stat().st_mode)
+                apart.rename(path)
             path.chmod(_mode_of(path))
 
 

@@ -17,7 +17,7 @@ from harness import backends, bundle, host, signals, workloads
 from harness.backends import Backend
 from harness.bundle import Bundle
 from harness.cold import check_right
-from harness.errors import BadInput, EngineError, Unavailable, WeighbridgeError
+from harness.errors import BadInput, EngineError, Unavailable, as_unavailable
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
 from harness.meters import disk, memory
@@ -159,6 +159,8 @@ class Campaign:
         if self.precision:
             self.precision.add(run)
         told = "ok" if run.error is None else f"failed while {run.error.phase}: {run.error.message}"
+        if run.error is not None and (printed := run.error.log.split("\n")[-1].strip()):
+            told += f"; the last that it printed: {printed}"
         self.observe(replace(now, phase="done", done=self.outcome.runs, outcome=told))
 
     def _budget_is_used(self) -> bool:
@@ -210,7 +212,7 @@ class Campaign:
             raise
         except Exception as error:
             signals.check()
-            return workload.name, _as_unavailable(error)
+            return workload.name, as_unavailable(error)
 
     def _prepare(self, stack: ExitStack) -> list[Cell]:
         """The cells that can be measured. A target that cannot be prepared becomes a record, not an end.
@@ -255,7 +257,7 @@ class Campaign:
 
     def _unavailable(self, target: str, error: Exception) -> None:
         signals.check()
-        absent = _as_unavailable(error)
+        absent = as_unavailable(error)
         record = UnavailableRecord(target, absent.reason, absent.hint)
         self.outcome.unavailable.append(record)
         self.writer.append(record)
@@ -279,10 +281,3 @@ def _precision(plan: Plan) -> Precision | None:
     from harness.precision import Precision  # here: NumPy and SciPy have no business in any other campaign
 
     return Precision(plan.precision, plan.rounds)
-
-
-def _as_unavailable(error: Exception) -> Unavailable:
-    if isinstance(error, Unavailable):
-        return error
-    told = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"
-    return Unavailable(told, "see `weighbridge doctor`")

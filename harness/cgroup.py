@@ -6,6 +6,7 @@ Source: Linux, Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -134,6 +135,13 @@ def memory_charge(folder: Path) -> dict[str, int]:
     }
     counted = _get(folder, "memory.kmem.usage_in_bytes")
     return kinds if counted is None else {**kinds, "kernel": int(counted)}
+
+
+def out_of_memory(folders: Mapping[str, Path]) -> int:
+    """How many processes of a group were killed because it was at its limit of memory; 0 where nobody counts."""
+    file = "memory.events" if version() == 2 else "memory.oom_control"
+    told = re.search(r"^oom_kill (\d+)$", _get(folders.get("memory"), file) or "", re.MULTILINE)
+    return int(told[1]) if told else 0
 
 
 def of_process(pid: int) -> dict[str, Path]:

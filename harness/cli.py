@@ -16,7 +16,7 @@ from harness.campaign import Campaign, Outcome
 from harness.errors import BadInput, Unavailable, WeighbridgeError
 from harness.ledger import LeftBehind
 from harness.signals import Interrupted, check, interruptible
-from harness.wording import label, line
+from harness.wording import label, line, plain
 
 BAD_INPUT, NOTHING_RAN, SOME_FAILED = 2, 3, 4
 
@@ -122,11 +122,12 @@ def facts(target: str, as_json: bool, **flags: Any) -> int:
     from harness.report import terminal
 
     asked = plan.make(None, {"targets": target, **flags})
-    if len(asked.targets) > 1:
-        raise BadInput(f"{target}: give one target")
+    if len(asked.targets) > 1 or len(asked.workloads) > 1:
+        raise BadInput("give one target and one workload")
     inside = ask(asked)
     if inside.run.error is not None:
         _say(f"{target}: failed while {inside.run.error.phase}: {inside.run.error.message}")
+        print(plain(inside.run.error.log).rstrip(), file=sys.stderr)
         return SOME_FAILED
     if as_json:
         told = {"target": target, "isolation": inside.isolation, "limits": inside.run.limits, "facts": inside.run.facts}
@@ -201,6 +202,9 @@ def main() -> None:
     try:
         with interruptible():
             code = _invoke()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = BAD_INPUT
     except click.ClickException as error:
         _say(error.format_message())
         code = BAD_INPUT

@@ -21,7 +21,7 @@ DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 CACHES = "3"
 """Of drop_caches: the page cache, and what is kept of inodes and names."""
 TOLERATED = 0.01
-"""Of an image's bytes, what may stay in the page cache in a start that is called cold."""
+"""Of the bytes of a part of an image, what may stay in the page cache in a start that is called cold."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
@@ -66,13 +66,10 @@ def check_dropped(left: Sequence[Left]) -> None:
     for part in left:
         if part.resident is None:
             raise StillCached(f"no cold start is possible: {part.part}: {part.reason}")
-    resident, size = sum(part.resident or 0 for part in left), sum(part.size for part in left)
-    if resident > TOLERATED * size:
-        named = ", ".join(f"{part.resident} of {part.part}" for part in left if part.resident)
-        raise StillCached(
-            f"{resident} of the image's {size} bytes stayed in the page cache ({named}): "
-            "another process uses them, or their file system is in memory"
-        )
+    for part in left:
+        if (part.resident or 0) > TOLERATED * part.size:
+            told = f"{part.resident} of the {part.size} bytes of the image's {part.part} stayed in the page cache"
+            raise StillCached(f"{told}: another process uses them, or their file system is in memory")
 
 
 def _drop_part(part: Part) -> Left:
@@ -88,7 +85,8 @@ def _drop_part(part: Part) -> Left:
         return Left(part.name, 0, None, f"{error.filename or 'one of its files'}: {error.strerror}")
     except StillCached as error:
         return Left(part.name, 0, None, str(error))
-    return Left(part.name, sum(found.st_size for _, found in files.values()), resident)
+    held = sum(min(found.st_size, found.st_blocks * 512) for _, found in files.values())  # a hole is in no cache
+    return Left(part.name, held, resident)
 
 
 def _files(path: Path, found: os.stat_result) -> Iterator[tuple[Path, os.stat_result]]:

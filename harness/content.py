@@ -44,9 +44,13 @@ def digest_of_tar(path: Path) -> str:
 def walk(root: Path) -> Iterator[Path]:
     """The folder and everything below it, in an order that depends on nothing but the names."""
     yield root
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=_raise):
         folders.sort()
         yield from (Path(folder, name) for name in sorted(folders + files))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def link_target(path: Path) -> str:

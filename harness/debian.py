@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from harness import command
+from harness import command, sandbox
 from harness.command import CommandFailed
 from harness.errors import BadInput, Unavailable
 
@@ -36,7 +36,8 @@ def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
     mmdebstrap = command.find("mmdebstrap", "mmdebstrap")
     options = ["--mode=chrootless", "--variant=extract", "--format=directory", "--skip=cleanup/apt"]
     try:
-        command.run([mmdebstrap, *options, f"--include={','.join(wanted)}", SUITE, into, *_sources()])
+        argv: list[str | Path] = [mmdebstrap, *options, f"--include={','.join(wanted)}", SUITE, into, *_sources()]
+        sandbox.writing_only(into.parent, argv)
     except CommandFailed as error:
         told = f"{error}\n{error.log}"
         if unknown := re.search(r"Unable to locate package (\S+)|Package '?([^' ]+)'? has no installation", told):

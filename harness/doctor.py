@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness import backends
-from harness.errors import EngineError, Unavailable
+from harness import backends, signals
+from harness.errors import BadInput, as_unavailable
 from harness.ledger import Ledger
 from harness.model import Plan, TargetRecord
 
@@ -33,7 +33,9 @@ def _examine(target: str, ledger: Ledger, plan: Plan) -> Finding:
             return Finding(target, backend.probe())
         finally:
             backend.close()
-    except Unavailable as error:
-        return Finding(target, reason=error.reason, hint=error.hint)
-    except EngineError as error:
-        return Finding(target, reason=str(error), hint="run it as a target: its run keeps the log")
+    except BadInput:
+        raise
+    except Exception as error:  # of an engine or its SDK, of whatever kind
+        signals.check()
+        absent = as_unavailable(error)
+        return Finding(target, reason=absent.reason, hint=absent.hint)

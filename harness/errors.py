@@ -60,3 +60,10 @@ class EngineError(RunError):
 
 class WrongBundle(RunError):
     """The instance reports another bundle than the one that was asked for."""
+
+
+def as_unavailable(error: Exception) -> Unavailable:
+    if isinstance(error, Unavailable):
+        return error
+    told = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"
+    return Unavailable(told, "see `weighbridge doctor`")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness import backends, bundle, host, workloads
+from harness import backends, bundle, host, signals, workloads
+from harness.backends import Backend
+from harness.bundle import Bundle
+from harness.errors import BadInput, as_unavailable
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
 from harness.meters import isolation
@@ -28,12 +31,22 @@ def ask(plan: Plan) -> Inside:
     """
     with Ledger() as ledger:
         backend = backends.create(plan.targets[0], ledger, plan)
+        built = bundle.build(workloads.load(plan.workloads[0]))
         try:
-            record = backend.probe()
-            with backend.prepare(bundle.build(workloads.load(plan.workloads[0])), plan.limits) as image:
-                cell = Cell(plan.targets[0], image.bundle.workload, backend, image)
-                run = measure(cell, ledger, plan.timeout, 0, 0, "warmup", lambda phase: None)
+            record, run = _launch(backend, built, ledger, plan)
+        except BadInput:
+            raise
+        except Exception as error:  # of an engine or its SDK, of whatever kind
+            signals.check()
+            raise as_unavailable(error) from error
         finally:
             backend.close()
     outside = host.describe().informational
     return Inside(record, run, isolation.read(run.facts, outside["boot id"], outside["namespaces"]))
+
+
+def _launch(backend: Backend, built: Bundle, ledger: Ledger, plan: Plan) -> tuple[TargetRecord, Run]:
+    record = backend.probe()
+    with backend.prepare(built, plan.limits) as image:
+        cell = Cell(plan.targets[0], built.workload, backend, image)
+        return record, measure(cell, ledger, plan.timeout, 0, 0, "warmup", lambda phase: None)

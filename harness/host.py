@@ -35,7 +35,11 @@ def describe() -> Host:
             "uid": os.geteuid(),
             "python": platform.python_version(),
             "boot id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-            "namespaces": {kind: Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in isolation.NAMESPACES},
+            "namespaces": {
+                kind: Path(f"/proc/self/ns/{kind}").stat().st_ino
+                for kind in isolation.NAMESPACES
+                if Path(f"/proc/self/ns/{kind}").exists()
+            },
         },
     )
 

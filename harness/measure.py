@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from harness import signals
+from harness import cgroup, signals
 from harness.backends import Backend, Image, Instance, Unseen
 from harness.cold import check_dropped, drop_cached
 from harness.doorbell import Doorbell, timed_window
@@ -144,9 +144,12 @@ def _daemons(backend: Backend) -> cpu.Reading:
 
 def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
     """What an instance costs at rest; CPU for at least REST seconds."""
-    began, before = bell.now(), cpu.read(instance)
-    samples = [*_settled(bell, instance), *memory.charged(instance), *disk.weigh("disk.instance", instance.parts())]
+    weighed = _settled(bell, instance)
+    began, before = bell.now(), cpu.read(instance)  # /init has done all that it does
+    samples = [*weighed, *memory.charged(instance), *disk.weigh("disk.instance", instance.parts())]
     _stay(bell, REST - (bell.now() - began))
+    if killed := cgroup.out_of_memory(instance.cgroups()):
+        raise RunError(f"the kernel killed {killed} of its processes for want of memory")
     return samples + cpu.rest(before, cpu.read(instance), bell.now() - began)
 
 

@@ -116,6 +116,10 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        for folder, below, _ in os.walk(path):  # what was built may have closed folders to us
+            for name in below:
+                if not Path(folder, name).is_symlink():
+                    Path(folder, name).chmod(0o700)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from harness.schedule import LEAST
 DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 LIMITS = ("cpus", "memory")
+LEAST_MEMORY = 2**20
 KEYS = tuple(field for field in Plan.__struct_fields__ if field != "limits") + LIMITS
 
 
@@ -38,6 +39,8 @@ def make(file: Path | None, flags: Mapping[str, Any]) -> Plan:
         if "rounds" in values:
             raise BadInput("rounds and precision were both given: either says how many rounds there are, leave out one")
         values["rounds"] = LEAST
+    if isinstance(values.get("memory"), int) and 0 < values["memory"] < LEAST_MEMORY:
+        raise BadInput(f"memory: {values['memory']} bytes can run nothing; an amount has a unit, as 256M")
     values["limits"] = {key: values.pop(key) for key in LIMITS if key in values}
     try:
         plan = msgspec.convert(values, Plan)

@@ -52,7 +52,10 @@ class Precision:
     def add(self, run: Run) -> None:
         """Takes what a run shows, if it was measured and succeeded."""
         self._round = max(self._round, run.round)
-        if not run.ok or run.phase != "measured":
+        if run.phase != "measured":
+            return
+        self._values["startup.total", run.target, run.workload] += []  # of a cell that only failed nothing is known
+        if not run.ok:
             return
         intervals = dict(startup(run))
         for metric in HEADLINES:
@@ -87,6 +90,8 @@ def percent(fraction: float) -> str:
 
 
 def _half(values: list[float]) -> tuple[float, str]:
+    if not values:
+        return math.inf, "has no value: every run failed"
     estimate = median_interval(values)
     if estimate.coverage < estimate.confidence:
         return math.inf, f"has only {estimate.n} values, too few for an interval"

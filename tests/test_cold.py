@@ -125,14 +125,14 @@ def test_what_another_process_uses_stays_and_is_told(folder: Path, cached: Calla
         left = drop_cached([Part("free", (free,)), Part("used", (used,))], "image")
         assert left == [Left("free", SIZE, 0), Left("used", SIZE, SIZE)]
         assert (cached(free), cached(used)) == (0, SIZE)
-        with pytest.raises(StillCached, match=rf"^{SIZE} of the image's {2 * SIZE} bytes stayed .* \({SIZE} of used\)"):
+        with pytest.raises(StillCached, match=rf"^{SIZE} of the {SIZE} bytes of the image's used stayed"):
             check_dropped(left)
     check_dropped(drop_cached([part(free, used)], "image"))
 
 
 def test_how_much_may_stay() -> None:
     check_dropped([Left("a", 1000, 10), Left("b", 9000, 90)])
-    with pytest.raises(StillCached, match=r"101 of the image's 10000 bytes stayed in the page cache \(11 of a, 90 of"):
+    with pytest.raises(StillCached, match=r"11 of the 1000 bytes of the image's a stayed in the page cache"):
         check_dropped([Left("a", 1000, 11), Left("b", 9000, 90)])
     check_dropped([])
 

@@ -101,6 +101,7 @@ class Docker(Backend):
             told = ", ".join(sorted(about["Runtimes"]))
             raise Unavailable(f"the engine has no runtime {self._runtime!r}, only {told}", "add it to daemon.json")
         self._store = docker_store.store_of(about)
+        self._groups_by = about["CgroupDriver"]
         if wanted not in (None, self._store):
             told = f"Docker {version['Version']} keeps its images in {self._store or about['Driver']}, not in {wanted}"
             raise Unavailable(told, "leave out store=, or see what the engine's version and daemon.json allow")
@@ -139,8 +140,8 @@ class Docker(Backend):
     def launch(self, image: DockerImage, doorbell: Doorbell, mark: Mark) -> Iterator[Container]:
         with self._created(image, self.ledger.name(), doorbell.fifo) as identity:
             mark("created")
-            if expected := self._expected_groups(identity):  # the answer to start comes after READY
-                doorbell.at_ready(lambda: {"workload": spent} if (spent := cgroup.cpu_time(expected)) else {})
+            expected = self._expected_groups(identity)  # to be read at READY: the answer to start comes later
+            doorbell.at_ready(lambda: {"workload": spent} if (spent := cgroup.cpu_time(expected)) else {})
             self._client.api.start(identity)
             groups = self._groups(identity)
             with ExitStack() as stack:
@@ -199,8 +200,8 @@ class Docker(Backend):
 
     def _groups(self, identity: str) -> dict[str, Path]:
         """The container's control groups, found by its own: a pid may be of the engine's PID namespace, not ours."""
-        if expected := self._expected_groups(identity):
-            return expected
+        if self._engine.cgroup_parent is not None:
+            return self._expected_groups(identity)
         pid = self._client.api.inspect_container(identity)["State"]["Pid"]
         try:
             groups = cgroup.of_process(pid) if pid else {}
@@ -213,10 +214,11 @@ class Docker(Backend):
         return {}  # it has ended
 
     def _expected_groups(self, identity: str) -> dict[str, Path]:
-        """Where a private engine makes a container's control groups; empty where that is another's to decide."""
-        parent = self._engine.cgroup_parent
-        tops = {name: cgroup.hierarchy(name) for name in ("cpu", "cpuacct", "memory")} if parent else {}
-        return {name: top / str(parent) / identity for name, top in tops.items() if top}
+        """Where the engine makes a container's control groups, so far as it keeps to its defaults."""
+        parent = self._engine.cgroup_parent or "docker"
+        place = f"system.slice/docker-{identity}.scope" if self._groups_by == "systemd" else f"{parent}/{identity}"
+        tops = {name: cgroup.hierarchy(name) for name in ("cpu", "cpuacct", "memory")}
+        return {name: top / place for name, top in tops.items() if top}
 
 
 def remove_container(url: str, name: str, private: bool) -> None:

@@ -25,7 +25,8 @@ from harness.process import Child, end_all, sharing_mounts, spawn, tail
 
 SEVEN = ("mount", "uts", "ipc", "net", "pid", "user", "cgroup")
 KINDS = (*SEVEN, "time")
-SCRIPT = Path(__file__).with_suffix(".sh")
+SCRIPT = Path(__file__).with_suffix(".sh").read_text()
+"""By its text: the uid that the sandbox runs as may not be able to read this checkout."""
 UNPRIVILEGED = 1_770_000
 """The host's uid and gid that root inside is mapped to when root starts us: nobody's, and in no passwd file."""
 
@@ -128,7 +129,16 @@ class Namespace(Backend):
             group = stack.enter_context(cgroup.limited(self.ledger, name, image.limits))
             (layer / "fstab").write_text(self._mounts(image.tree, layer, doorbell.fifo))
             mark("created")
-            enter = [f"{image.tree}/bin/busybox", "sh", str(SCRIPT), f"{layer}/fstab", f"{layer}/root", self._words()]
+            enter = [
+                f"{image.tree}/bin/busybox",
+                "sh",
+                "-c",
+                SCRIPT,
+                "enter",
+                f"{layer}/fstab",
+                f"{layer}/root",
+                self._words(),
+            ]
             argv = group.joining(image.tree, [*self._unshare, *enter])
             child = stack.enter_context(spawn(self.ledger, name, argv, layer / "log", environment(DOORBELL)))
             doorbell.watch(child.pidfd)

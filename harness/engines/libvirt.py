@@ -101,8 +101,21 @@ class LibvirtEngine:
         folders = [Path(root, kind, "qemu") for kind in ("lib", "log", "run")]
         if self.whose == "user":
             folders = [Path("/var/lib/libvirt/qemu"), Path("/var/log/libvirt/qemu"), Path("/run/libvirt/qemu")]
-        patterns = (f"{name}.*", f"domain-*-{name[:SHORT_NAME]}")
-        return tuple(path for folder in folders for pattern in patterns for path in folder.glob(pattern))
+        if self.uri.endswith("/session"):
+            places = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
+            config, cache = (Path(os.environ.get(name) or usual).expanduser() for name, usual in places.items())
+            folders = [config / "libvirt/qemu/lib", cache / "libvirt/qemu/log", cache / "libvirt/qemu/run"]
+            if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+                folders[2] = Path(runtime) / "libvirt/qemu/run"
+        identity = self.connection.lookupByName(name).ID()
+        patterns = (f"{name}.*", f"domain-{identity}-{name[:SHORT_NAME]}")
+        return tuple(
+            path
+            for folder in folders
+            if os.access(folder, os.R_OK)
+            for pattern in patterns
+            for path in folder.glob(pattern)
+        )
 
     def daemons(self) -> list[int] | Unseen:
         """The daemon's pid; none is needed under the embedded driver."""

@@ -20,6 +20,9 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 VCPU = re.compile(r"(CPU \d+|ALL CPUs)/")
 """How QEMU calls the threads in which the guest runs, where it is told to name them, which libvirt does."""
 
+DIVIDED_FROM = 20 * TICK
+"""Seconds. In less the kernel saw too few ticks to tell user from system time."""
+
 Reading = Mapping[Group, Spent | Unseen]
 
 
@@ -52,11 +55,14 @@ def processes(pids: Sequence[int]) -> Spent:
 
 
 def start(before: Reading, after: Reading) -> list[Sample]:
-    """CPU seconds by group, user and system apart, between two readings; from 0 for what was not there before."""
+    """CPU seconds by group between two readings, user and system apart where that can be told; from 0 for what was not
+    there before."""
     samples = []
     for group, used in _used(before, after).items():
         if isinstance(used, Unseen):
             samples.append(Sample("cpu.start", "s", None, group, reason=used.reason))
+        elif used.total < DIVIDED_FROM:
+            samples.append(Sample("cpu.start", "s", used.total, group))
         else:
             samples.append(Sample("cpu.start", "s", used.user, group, "user"))
             samples.append(Sample("cpu.start", "s", used.system, group, "system"))

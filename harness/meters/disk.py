@@ -31,8 +31,9 @@ def allocated(*paths: Path) -> int:
 def _files(path: Path) -> Iterator[os.stat_result]:
     top = path.lstat()
     yield top
-    # Mode 000 is an overlay's own work folder: nobody may list it, and at rest nothing is in it.
-    if not stat.S_ISDIR(top.st_mode) or stat.S_IMODE(top.st_mode) == 0:
+    # An overlay's own folder work/work has mode 000: nobody may list it, and at rest nothing is in it.
+    own = stat.S_IMODE(top.st_mode) == 0 and path.parts[-2:] == ("work", "work")
+    if not stat.S_ISDIR(top.st_mode) or own:
         return
     with os.scandir(path) as entries:
         for entry in entries:
@@ -48,6 +49,8 @@ def _files(path: Path) -> Iterator[os.stat_result]:
 def _sample(metric: str, part: Part) -> Sample:
     if isinstance(part.paths, Unseen):
         return Sample(metric, "B", None, part=part.name, reason=part.paths.reason)
+    if not part.paths:
+        return Sample(metric, "B", None, part=part.name, reason="it is not where the engine usually keeps it")
     try:
         return Sample(metric, "B", allocated(*part.paths), part=part.name)
     except OSError as error:

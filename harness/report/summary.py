@@ -70,11 +70,15 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Reading:
-    """One metric of the machine before, between or after the rounds: the median of `n` readings."""
+    """One metric of the machine before, between or after the rounds: the median of `n` readings.
+
+    part: the target whose daemons it is about.
+    """
 
     at: str
     metric: str
     group: str | None
+    part: str | None
     unit: str
     median: float | None
     n: int
@@ -236,12 +240,12 @@ def _failed(run: Run, labels: Labels) -> Failed:
 
 
 def _readings(hosts: Sequence[HostRecord]) -> tuple[Reading, ...]:
-    samples: dict[tuple[str, str, str | None, str], list[Sample]] = {}
+    samples: dict[tuple[str, str, str | None, str | None, str], list[Sample]] = {}
     for record in hosts:
         for sample in record.samples:
-            samples.setdefault((record.at, sample.metric, sample.group, sample.unit), []).append(sample)
+            samples.setdefault((record.at, sample.metric, sample.group, sample.part, sample.unit), []).append(sample)
     return tuple(
-        Reading(at, metric, group, unit, piece.median, piece.n, piece.reason)
-        for (at, metric, group, unit), found in samples.items()
+        Reading(at, metric, group, part and line(part), unit, piece.median, piece.n, piece.reason)
+        for (at, metric, group, part, unit), found in samples.items()
         for piece in [rows.piece(metric, found)]
     )

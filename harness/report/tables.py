@@ -144,11 +144,10 @@ def host(campaign: Campaign) -> Table:
 
 
 def readings(campaign: Campaign) -> Table:
-    rows = [
-        (r.at, r.metric if r.group is None else f"{r.metric} of the {r.group}s", _or_none(r.median, r.unit), str(r.n),
-         r.reason or "")
-        for r in campaign.readings
-    ]  # fmt: skip
+    rows = []
+    for r in campaign.readings:
+        what = r.metric if r.group is None else f"{r.metric} of the {r.group}s of {r.part}"
+        rows.append((r.at, what, _or_none(r.median, r.unit), str(r.n), r.reason or ""))
     return Table("The machine meanwhile", ("When", "Metric", "Median", "n", "Note"), tuple(rows))
 
 

@@ -1,0 +1,66 @@
+"""Builds what is not ours in a sandbox: packages and scripts of others reach nothing of this machine but one folder.
+
+Source: bwrap(1). Its root is pivoted to, so that whoever may call chroot inside does not get out; all processes of a
+sandbox are in a PID namespace and end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import command, process
+from harness.command import find
+
+ENDS = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session"]
+CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONHASHSEED": "0"}
+
+
+def writing_only(folder: Path, argv: Sequence[str | Path]) -> str:
+    """What a program prints that sees this machine, its network too, but can write nowhere but in this folder and /tmp.
+
+    An ordinary user's can write what that user can: they need no sandbox, which they may not be allowed to have.
+    Raises what command.run raises.
+    """
+    if os.geteuid() != 0:
+        return _run(argv)
+    seen = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+    return _run([find("bwrap", "bubblewrap"), *ENDS, *seen, "--bind", folder, folder, "--", *argv])
+
+
+def within(root: Path, argv: Sequence[str]) -> str:
+    """What a program prints that has this folder for its root: as uid 0, without network, in a clean environment.
+
+    Raises what command.run raises.
+    """
+    alone: list[str | Path] = [
+        "--unshare-all",
+        "--uid",
+        "0",
+        "--gid",
+        "0",
+        "--bind",
+        root,
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+    ]
+    clean = [word for name, value in CLEAN.items() for word in ("--setenv", name, value)]
+    return _run([find("bwrap", "bubblewrap"), *ENDS, *alone, "--clearenv", *clean, "--chdir", "/", "--", *argv])
+
+
+def _run(argv: Sequence[str | Path]) -> str:
+    """Ends, if it is interrupted, all that the program has started too, and returns when they are gone."""
+    name = f"weighbridge-build-{secrets.token_hex(4)}"
+    before = os.umask(0o022)
+    try:
+        return command.run(argv, env={process.NAME_VARIABLE: name})
+    except BaseException:
+        process.end_processes(name)
+        raise
+    finally:
+        os.umask(before)
