@@ -135,6 +135,21 @@ def test_a_changed_file_makes_another_bundle(fake: FakeDebian, tmp_path: Path) -
     assert (second.root / "srv/a").read_text() == "true\n"
 
 
+def test_every_file_is_one_of_its_own(fake: FakeDebian, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy for another uid would keep no hard links, and weigh more than the bundle that it is of."""
+
+    def linked(packages: tuple[str, ...], into: Path) -> dict[str, str]:
+        told = fake.unpack(packages, into)
+        (into / "usr/bin/twin").hardlink_to(into / "usr/bin/env")
+        return told
+
+    monkeypatch.setattr(debian, "unpack", linked)
+    root = bundle.build(workloads.load("hello")).root
+    env, twin = root / "usr/bin/env", root / "usr/bin/twin"
+    assert env.read_bytes() == twin.read_bytes()
+    assert (env.stat().st_nlink, twin.stat().st_nlink) == (1, 1)
+
+
 def test_two_campaigns_build_one_bundle(fake: FakeDebian) -> None:
     built: list[bundle.Bundle] = []
     threads = [threading.Thread(target=lambda: built.append(bundle.build(workloads.load("hello")))) for _ in range(4)]

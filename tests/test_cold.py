@@ -32,7 +32,7 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 HOLD = """
 import ctypes, mmap, sys
 with open(sys.argv[1], "r+b") as file:
-    mapping = mmap.mmap(file.fileno(), 0)
+    mapping = mmap.mmap(file.fileno(), int(sys.argv[2]))
 start = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
 assert ctypes.CDLL(None).mlock(ctypes.c_void_p(start), ctypes.c_size_t(len(mapping))) == 0
 print("held", flush=True)
@@ -70,9 +70,9 @@ def part(*paths: Path) -> Part:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Another process has the file mapped and locked."""
-    argv = [sys.executable, "-c", HOLD, str(path)]
+def held(path: Path, length: int = 0) -> Iterator[None]:
+    """Another process has the beginning of the file mapped and locked; 0: all of it."""
+    argv = [sys.executable, "-c", HOLD, str(path), str(length)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -254,3 +254,17 @@ def test_cold_starts(engine_or_skip: EngineOrSkip, target: str) -> None:
         assert resident[0] is not None
         assert 0 <= resident[0] <= cold.TOLERATED * shared
         assert run.mark("ready") is not None
+
+
+def test_the_holes_of_a_file_are_not_its_size(folder: Path) -> None:
+    """A sparse disk all of whose data is cached is not cold, however large it seems to be."""
+    sparse = folder / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(1000 * SIZE)
+        file.write(os.urandom(SIZE))
+    os.sync()
+    with held(sparse, SIZE):
+        [left] = drop_cached([part(sparse)], "image")
+        assert (left.size, left.resident) == (SIZE, SIZE)
+        with pytest.raises(StillCached):
+            check_dropped([left])

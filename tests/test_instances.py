@@ -202,3 +202,17 @@ def test_a_start_is_not_charged_for_the_run_before_it(engine: Engine, tmp_path: 
     assert at_rest is not None
     assert start is not None
     assert start < at_rest * REST
+
+
+def test_what_the_kernel_kills_for_want_of_memory_is_a_failed_run(engine: Engine, tmp_path: Path) -> None:
+    """Its other processes live on, and would weigh as little as if they were all."""
+    if EXPECTED[engine.target].own_kernel:
+        pytest.skip("a guest's kernel tells nobody")
+    folder = tmp_path / "greedy"
+    folder.mkdir()
+    (folder / "workload.toml").write_text('packages = ["busybox-static"]\nstart = "start"\n')
+    (folder / "start").write_text("tail /dev/zero &\n")
+    with engine.cell(str(folder)) as cell:
+        run = measure(cell, engine.ledger, LONG, 0, 1, "measured", lambda phase: None)
+    assert run.error is not None
+    assert "for want of memory" in run.error.message
