@@ -47,7 +47,7 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Bundle:
-    """A workload's root filesystem in the cache. `bytes` is the apparent size of its files, as is."""
+    """A workload's root filesystem in the cache. `bytes` is the apparent size of its files."""
 
     workload: str
     sha256: str

@@ -60,6 +60,7 @@ def run(
             env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", **(env or {})},
             input=stdin,
             timeout=timeout,
+            umask=0o022,  # what they make is for other users too, whatever ours is
             capture_output=True,
             encoding="utf-8",
             errors="replace",

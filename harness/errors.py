@@ -63,6 +63,7 @@ class WrongBundle(RunError):
 
 
 def as_unavailable(error: Exception) -> Unavailable:
+    """Whatever was raised when something was made ready, as the reason why it is not here."""
     if isinstance(error, Unavailable):
         return error
     told = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"

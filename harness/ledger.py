@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -123,14 +122,7 @@ def remove_folder(path: str) -> None:
     """
     if mounts.below(path):
         raise OSError(f"something is still mounted below {path}")
-    if not os.path.lexists(path):
-        return
-    Path(path).chmod(0o700)
-    for folder, below, _ in os.walk(path):
-        for name in below:
-            if not Path(folder, name).is_symlink():  # what a link leads to is not ours
-                Path(folder, name).chmod(0o700)
-    shutil.rmtree(path)
+    places.remove(Path(path))
 
 
 def orphans() -> list[Path]:

@@ -50,12 +50,12 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     with _locked(target.parent / f".{target.name}.lock"):
         if not target.exists():
             draft = target.parent / f".{target.name}.draft"
-            _remove(draft)
+            remove(draft)
             try:
                 make(draft)
                 draft.rename(target)
             except BaseException:
-                _remove(draft)
+                remove(draft)
                 raise
     return target
 
@@ -67,7 +67,7 @@ def remove_drafts() -> list[Path]:
         draft = lock.with_suffix(".draft")
         with _locked(lock, wait=False) as free:
             if free and draft.exists():
-                _remove(draft)
+                remove(draft)
                 found.append(draft)
     return found
 
@@ -114,11 +114,13 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         os.close(lock)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it, folders that are closed to us too; nothing there is fine."""
     if path.is_dir() and not path.is_symlink():
-        for folder, below, _ in os.walk(path):  # what was built may have closed folders to us
+        path.chmod(0o700)
+        for folder, below, _ in os.walk(path):
             for name in below:
-                if not Path(folder, name).is_symlink():
+                if not Path(folder, name).is_symlink():  # what a link leads to is not ours
                     Path(folder, name).chmod(0o700)
         shutil.rmtree(path)
     else:

@@ -43,7 +43,7 @@ def _bar() -> Iterator[Observer]:
             if event.phase == "round":
                 progress.console.print(f"round {event.round}: {event.outcome}", markup=False, highlight=False)
             elif event.phase != "waiting":
-                told = f"{event.phase} {event.target} {event.workload}".rstrip()
+                told = " ".join(f"{event.phase} {event.target} {event.workload}".split())
                 progress.update(task, description=told, completed=event.done, total=event.total or None, refresh=True)
 
         yield observe

@@ -56,11 +56,8 @@ def within(root: Path, argv: Sequence[str]) -> str:
 def _run(argv: Sequence[str | Path]) -> str:
     """Ends, if it is interrupted, all that the program has started too, and returns when they are gone."""
     name = f"weighbridge-build-{secrets.token_hex(4)}"
-    before = os.umask(0o022)
     try:
         return command.run(argv, env={process.NAME_VARIABLE: name})
     except BaseException:
         process.end_processes(name)
         raise
-    finally:
-        os.umask(before)

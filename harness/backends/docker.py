@@ -18,7 +18,7 @@ from docker.types import Mount
 
 from harness import cgroup
 from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, Unseen, docker_store, environment
-from harness.backends.docker_store import Layers, Store
+from harness.backends.docker_store import Store
 from harness.bundle import Bundle
 from harness.doorbell import Doorbell, Mark
 from harness.engines import docker as engine
@@ -65,10 +65,8 @@ class Container(Instance):
         return self._groups
 
     def parts(self) -> tuple[Part, ...]:
-        return docker_store.container_parts(self.layers(), self._client.api.inspect_container(self._identity))
-
-    def layers(self) -> Layers | Unseen:
-        return docker_store.layers(self._store, self._client.api.inspect_container(self._identity), self._pid)
+        about = self._client.api.inspect_container(self._identity)
+        return docker_store.container_parts(docker_store.layers(self._store, about, self._pid), about)
 
     def log(self) -> str:
         return _log(self._client, self._identity)
@@ -152,13 +150,9 @@ class Docker(Backend):
                 except ProcessLookupError:
                     raise ExitedBeforeReady(_ended(self._client, identity), _log(self._client, identity)) from None
                 doorbell.watch(pidfd)
-                try:
-                    yield Container(self._client, identity, groups, first, self._store, image.limits)
-                finally:
-                    self._client.api.remove_container(identity, force=True, v=True)
-                # The engine's answer to a removal comes before the shim is gone.
-                if not select.select([shim_pidfd], [], [], END_TIMEOUT)[0]:
-                    raise EngineError(f"the container's shim is still there {END_TIMEOUT:g} s after its removal")
+                stack.callback(_wait_for_end, shim_pidfd)  # the engine answers before its shim is gone
+                stack.callback(self._client.api.remove_container, identity, force=True, v=True)
+                yield Container(self._client, identity, groups, first, self._store, image.limits)
 
     @property
     def _is_private(self) -> bool:
@@ -274,6 +268,11 @@ def _pidfd(pid: int) -> Iterator[int]:
         yield pidfd
     finally:
         os.close(pidfd)
+
+
+def _wait_for_end(shim: int) -> None:
+    if not select.select([shim], [], [], END_TIMEOUT)[0]:
+        raise EngineError(f"the container's shim is still there {END_TIMEOUT:g} s after its removal")
 
 
 def _log(client: sdk.DockerClient, identity: str) -> str:

@@ -102,11 +102,9 @@ class LibvirtEngine:
         if self.whose == "user":
             folders = [Path("/var/lib/libvirt/qemu"), Path("/var/log/libvirt/qemu"), Path("/run/libvirt/qemu")]
         if self.uri.endswith("/session"):
-            places = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
-            config, cache = (Path(os.environ.get(name) or usual).expanduser() for name, usual in places.items())
-            folders = [config / "libvirt/qemu/lib", cache / "libvirt/qemu/log", cache / "libvirt/qemu/run"]
-            if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-                folders[2] = Path(runtime) / "libvirt/qemu/run"
+            config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+            runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or _cache())
+            folders = [config / "libvirt/qemu/lib", _cache() / "libvirt/qemu/log", runtime / "libvirt/qemu/run"]
         identity = self.connection.lookupByName(name).ID()
         patterns = (f"{name}.*", f"domain-{identity}-{name[:SHORT_NAME]}")
         return tuple(

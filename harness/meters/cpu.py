@@ -32,7 +32,8 @@ def read(instance: Instance) -> Reading:
     A control group counts the processes that ended too, and so serves for the workload wherever it has one.
     """
     found: dict[Group, Spent | Unseen] = {}
-    for group, pids in instance.processes().items():
+    groups = instance.processes()
+    for group, pids in groups.items():
         if isinstance(pids, Unseen):
             found[group] = pids
         elif group == "guest":
@@ -42,7 +43,7 @@ def read(instance: Instance) -> Reading:
         else:
             found[group] = processes(pids)
     if isinstance(found.get("workload"), Spent) and (counted := cgroup.cpu_time(instance.cgroups())):
-        supervisors = instance.processes().get("supervisor", [])
+        supervisors = groups.get("supervisor", [])
         members = cgroup.members(instance.cgroups()["memory"])
         inside = [] if isinstance(supervisors, Unseen) else [pid for pid in supervisors if pid in members]
         found["workload"] = counted - processes(inside)
