@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.errors import Unavailable
 
 EngineOrSkip = Callable[[str], AbstractContextManager[None]]
 REQUIRED = frozenset(filter(None, os.environ.get("WEIGHBRIDGE_REQUIRE", "").split(",")))
 _ran: set[str] = set()
+
+# How fast examples are made is no property of this program: the first ones have Hypothesis sort all of Unicode.
+settings.register_profile("weighbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weighbridge")
 
 
 @pytest.fixture(scope="session")
