@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.replay import RecordedCampaign
 
 FLAGS = ("targets", "workloads", "rounds")
+BAD_INPUT = 2
 COMPLETE = (0, 3, 4)
 """Exit codes of `weighbridge run` that leave a result to read: all well, nothing could run, some runs failed."""
 OVERLAPPING = (
@@ -46,9 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--weighbridge-workloads", metavar="A,B", help="Workloads by name, or folders of your own. [hello]")
     group.addoption("--weighbridge-rounds", metavar="N", type=int, help="Measured launches of each target. [7]")
     group.addoption("--weighbridge-plan", metavar="FILE", type=Path, help="A plan (TOML) for these and all the rest.")
-    group.addoption(
-        "--weighbridge-output", metavar="FILE", type=Path, help="The result file. [results/runs/TIME.jsonl]"
-    )
+    group.addoption("--weighbridge-output", metavar="FILE", type=Path, help="The result file. [below results/runs]")
+    parser.addini("weighbridge_plan", "The plan where --weighbridge-plan names none, from the root directory.")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(OVERLAPPING)
     said = {flag: config.getoption(f"weighbridge_{flag}") for flag in FLAGS}
     try:
-        chosen = plan.make(config.getoption("weighbridge_plan"), said)
+        chosen = plan.make(_plan_file(config), said)
     except BadInput as error:
         raise pytest.UsageError(f"weighbridge: {error}") from error
     config.pluginmanager.register(_parametrized(chosen), "weighbridge-parametrized")
@@ -95,6 +95,8 @@ def campaign(request: pytest.FixtureRequest) -> RecordedCampaign:
         pytest.fail(OVERLAPPING, pytrace=False)
     output = config.getoption("weighbridge_output") or _unused()
     code, told = _run([*_arguments(request.session), f"--output={output}"], config)
+    if code == BAD_INPUT:
+        pytest.exit(told, returncode=pytest.ExitCode.USAGE_ERROR)
     if code not in COMPLETE:
         pytest.fail(f"weighbridge run ended with exit code {code}\n{told}", pytrace=False)
     try:
@@ -134,6 +136,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write(table.getvalue())
 
 
+def _plan_file(config: pytest.Config) -> Path | None:
+    named: str = config.getini("weighbridge_plan")
+    return config.getoption("weighbridge_plan") or (config.rootpath / named if named else None)
+
+
 def _overlapping(config: pytest.Config) -> bool:
     """Whether pytest-xdist distributes the tests: in its workers, and in the process that started them."""
     return "PYTEST_XDIST_WORKER" in os.environ or config.getoption("dist", "no") != "no"
@@ -142,7 +149,7 @@ def _overlapping(config: pytest.Config) -> bool:
 def _arguments(session: pytest.Session) -> Iterator[str]:
     """The campaign of the tests that will run, as arguments of `weighbridge run`: of the plan, what they ask for."""
     option = session.config.getoption
-    if (file := option("weighbridge_plan")) is not None:
+    if (file := _plan_file(session.config)) is not None:
         yield str(file)
     asking = [item for item in session.items if "campaign" in _fixtures(item) and not item.get_closest_marker("skip")]
     parameters = [item.callspec.params if hasattr(item, "callspec") else {} for item in asking]

@@ -65,6 +65,16 @@ def test_what_a_document_links_to_is_there(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+@pytest.mark.parametrize(
+    ("document", "example"), [("WORKLOADS.md", "example-workload"), ("PYTEST.md", "example-project")]
+)
+def test_a_document_quotes_its_example_to_the_letter(document: str, example: str) -> None:
+    text = (ROOT / "docs" / document).read_text()
+    quoted = dict(re.findall(r"^`([^`\n]+)`:\n\n```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    assert quoted == {path.name: path.read_text() for path in (ROOT / "docs" / example).iterdir() if path.is_file()}
+    assert len(quoted) >= 3
+
+
 def regenerate() -> None:
     readme = README.read_text()
     README.write_text(TABLE.sub(lambda found: found[1] + table() + found[2], readme))
