@@ -4,5 +4,5 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.getoption("benchmark_only"):
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.getoption("benchmark_only", False):
         config.args = ["bench"]
