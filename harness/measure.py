@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from harness import cgroup, signals
+from harness import cgroup, meters, signals
 from harness.backends import Backend, Image, Instance, Unseen
 from harness.cold import check_dropped, drop_cached
 from harness.doorbell import Doorbell, timed_window
@@ -147,6 +147,7 @@ def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
     weighed = _settled(bell, instance)
     began, before = bell.now(), cpu.read(instance)  # /init has done all that it does
     samples = [*weighed, *memory.charged(instance), *disk.weigh("disk.instance", instance.parts())]
+    samples += meters.weigh(instance)
     _stay(bell, REST - (bell.now() - began))
     if killed := cgroup.out_of_memory(instance.cgroups()):
         raise RunError(f"the kernel killed {killed} of its processes for want of memory")

@@ -1,7 +1,8 @@
 """The registry of metrics: what each number is called, its unit, which way is better, and who may be alarmed by it.
 
 `headline` metrics are the family that verdicts are given on; all others describe. `threshold` is the relative and
-`floor` the absolute change (in the metric's unit) below which a difference is of no interest.
+`floor` the absolute change (in the metric's unit) below which a difference is of no interest. `by` is what its pieces
+are, where a report has a table of them.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ class Metric:
     headline: bool = False
     threshold: float = 0.05
     floor: float = 0.0
+    by: str | None = None
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("startup.total", "s", "Start-up: requested to ready", headline=True, floor=0.0005),
+        Metric("startup.total", "s", "Start-up: requested to ready", headline=True, floor=0.0005, by="phase"),
         Metric("shutdown.total", "s", "Stop: stopping to gone", threshold=0.2, floor=0.01),
-        Metric("memory.pss", "B", "Memory at rest, PSS", headline=True, floor=256 * 1024),
+        Metric("memory.pss", "B", "Memory at rest, PSS", headline=True, floor=256 * 1024, by="kind"),
         Metric("memory.rss", "B", "Memory at rest, RSS", floor=256 * 1024),
         Metric("memory.uss", "B", "Memory at rest, USS", floor=256 * 1024),
-        Metric("memory.charged", "B", "Memory charged to the control group", floor=256 * 1024),
-        Metric("cpu.start", "s", "CPU time that a start takes", threshold=0.1, floor=0.001),
-        Metric("cpu.rest", "1", "CPUs in use at rest", threshold=0.2, floor=0.005),
-        Metric("disk.instance", "B", "Disk that one more instance adds", headline=True, floor=64 * 1024),
-        Metric("disk.shared", "B", "Disk that all instances share", headline=True, floor=64 * 1024),
-        Metric("cache.resident", "B", "Page cache of the image's files before a cold start", better="neither"),
+        Metric("memory.charged", "B", "Memory charged to the control group", floor=256 * 1024, by="kind"),
+        Metric("cpu.start", "s", "CPU time that a start takes", threshold=0.1, floor=0.001, by="mode"),
+        Metric("cpu.rest", "1", "CPUs in use at rest", threshold=0.2, floor=0.005, by="group"),
+        Metric("disk.instance", "B", "Disk that one more instance adds", headline=True, floor=64 * 1024, by="part"),
+        Metric("disk.shared", "B", "Disk that all instances share", headline=True, floor=64 * 1024, by="part"),
+        Metric("cache.resident", "B", "Page cache of the image's files before a cold start", "neither", by="part"),
         Metric("host.load", "1", "Load average over one minute", better="neither"),
         Metric("host.steal", "s", "CPU time stolen by the machine's own hypervisor", better="neither"),
         Metric("host.memory_available", "B", "MemAvailable", better="neither"),
@@ -42,10 +44,3 @@ METRICS: dict[str, Metric] = {
 }
 
 STARTUP_PHASE = "startup."
-
-
-def metric(name: str) -> Metric:
-    """The metric of that name. A phase of the start-up that an engine named itself is descriptive. Raises KeyError."""
-    if name not in METRICS and name.startswith(STARTUP_PHASE):
-        return Metric(name, "s", f"Start-up, the interval ending at {name.removeprefix(STARTUP_PHASE)}")
-    return METRICS[name]

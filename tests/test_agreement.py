@@ -123,14 +123,14 @@ def test_a_machine_agrees_with_qemu(running: Running) -> None:
     import libvirt_qemu
 
     vm: VirtualMachine = running.instance
-    domain = vm._engine.connection.lookupByName(vm._name)
+    domain = vm.engine.connection.lookupByName(vm._name)
     answer = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": "query-memory-size-summary"}), 0)
     weighed = amounts(memory.weigh(vm))
-    mappings = Path(f"/proc/{vm._pid}/maps").read_text().splitlines()
+    mappings = Path(f"/proc/{vm.pid}/maps").read_text().splitlines()
     spans = [line.split()[0].split("-") for line in mappings if vm.guest_ram in line]
     size = sum(int(end, 16) - int(start, 16) for start, end in spans)
     assert json.loads(answer)["return"]["base-memory"] == size == LIMITS.memory
-    [memfd] = [fd for fd in Path(f"/proc/{vm._pid}/fd").iterdir() if vm.guest_ram in str(fd.readlink())]
+    [memfd] = [fd for fd in Path(f"/proc/{vm.pid}/fd").iterdir() if vm.guest_ram in str(fd.readlink())]
     assert weighed["memory.rss", "guest", "shmem"] == true(memfd.stat().st_blocks * 512)
 
 

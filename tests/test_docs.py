@@ -1,6 +1,7 @@
 """What the documentation shows is what the program prints, and what it points to is there.
 
-After a new results/sample.jsonl: `.venv/bin/python tests/test_docs.py` writes the README's table and the sample report.
+After a new results/sample.jsonl or results/selfbench.json: `.venv/bin/python tests/test_docs.py` writes the README's
+table, the sample report and the figures of docs/PERFORMANCE.md.
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from harness.report import summarize, terminal, write
 from harness.store import read
+from selfbench.document import Selfbench
+from selfbench.document import table as figures_table
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 SAMPLE = ROOT / "results/sample.jsonl"
 REPORT = ROOT / "reports/sample"
 FORMATS = ("md",)
+PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
+SELFBENCH = ROOT / "results/selfbench.json"
+FIGURES = re.compile(r"(<!-- figures: [^\n]*-->\n).*?(<!-- /figures -->)", re.DOTALL)
 TABLE = re.compile(r"(<!-- table: [^\n]*-->\n).*?(<!-- /table -->)", re.DOTALL)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -34,10 +41,21 @@ def table() -> str:
     return "\n" + "".join(f"    {line}".rstrip() + "\n" for line in shown.getvalue().splitlines()) + "\n"
 
 
+def figures() -> str:
+    """What `python -m selfbench` prints of its committed result."""
+    return f"\n{figures_table(msgspec.json.decode(SELFBENCH.read_bytes(), type=Selfbench))}\n"
+
+
 def test_the_readme_shows_the_table_that_the_program_prints() -> None:
     found = TABLE.search(README.read_text())
     assert found
     assert found[0] == f"{found[1]}{table()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
+
+
+def test_the_figures_are_those_of_the_committed_result() -> None:
+    found = FIGURES.search(PERFORMANCE.read_text())
+    assert found
+    assert found[0] == f"{found[1]}{figures()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
 
 
 def test_the_sample_report_is_what_the_program_writes(tmp_path: Path) -> None:
@@ -76,8 +94,8 @@ def test_a_document_quotes_its_example_to_the_letter(document: str, example: str
 
 
 def regenerate() -> None:
-    readme = README.read_text()
-    README.write_text(TABLE.sub(lambda found: found[1] + table() + found[2], readme))
+    README.write_text(TABLE.sub(lambda found: found[1] + table() + found[2], README.read_text()))
+    PERFORMANCE.write_text(FIGURES.sub(lambda found: found[1] + figures() + found[2], PERFORMANCE.read_text()))
     write([read(SAMPLE)], REPORT, FORMATS)
 
 

@@ -211,6 +211,26 @@ def test_a_socket_rings_and_its_end_is_the_instances_death(bell: Doorbell) -> No
         assert bell.wait_dead(LONG)
 
 
+def test_a_socket_rings_though_its_number_was_given_to_another_file(bell: Doorbell, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        bell.attach(number := ours.fileno())
+        ours.close()
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+        try:
+            assert other == number
+            os.write(other, b"READY\n")
+            os.lseek(other, 0, os.SEEK_SET)
+            theirs.sendall(b"MARK init\n")
+            with pytest.raises(StartTimeout):
+                bell.wait_ready(SHORT)
+            theirs.sendall(b"READY\n")
+            bell.wait_ready(LONG)
+            assert [name for name, _ in bell.marks()] == ["requested", "init", "ready"]
+        finally:
+            os.close(other)
+
+
 def test_a_socket_that_breaks_before_ready(bell: Doorbell) -> None:
     ours, theirs = socket.socketpair()
     with ours:

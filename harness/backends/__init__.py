@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness import extensions
 from harness.bundle import Bundle
 from harness.doorbell import Doorbell, Mark
 from harness.errors import BadInput, Unavailable
@@ -166,20 +166,16 @@ def parse(target: str) -> tuple[str, Options]:
 
 def names() -> list[str]:
     """The backends that are installed."""
-    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+    return list(extensions.installed(ENTRY_POINTS))
 
 
 def create(target: str, ledger: Ledger, plan: Plan) -> Backend:
     """The backend of a target. Raises BadInput for an unknown one, Unavailable for one that cannot be imported."""
     name, options = parse(target)
-    found = list(entry_points(group=ENTRY_POINTS, name=name))
-    if not found:
+    point = extensions.installed(ENTRY_POINTS).get(name)
+    if point is None:
         raise BadInput(f"unknown target {target!r}; known: {', '.join(names())}")
-    try:
-        backend: type[Backend] = found[0].load()
-    except Exception as error:  # somebody else's module may fail in any way; that is no reason for us to
-        told = f"its backend {found[0].value} cannot be imported: {error}"
-        raise Unavailable(told, "install what it needs, or a release that works") from error
+    backend: type[Backend] = extensions.load(point)
     spoken = getattr(backend, "api", None)
     if spoken != API:
         raise Unavailable(f"its backend speaks API {spoken}, this program {API}", "install a release that fits")

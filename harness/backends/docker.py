@@ -92,8 +92,8 @@ class Docker(Backend):
     def probe(self) -> TargetRecord:
         wanted = self.options.get("store")
         features = {} if wanted is None else {"containerd-snapshotter": wanted == "containerd"}
-        self._engine: DockerEngine = self._stack.enter_context(engine.find(self.plan, self.ledger, features))
-        self._client = self._stack.enter_context(_client(self._engine.url))
+        self.engine: DockerEngine = self._stack.enter_context(engine.find(self.plan, self.ledger, features))
+        self._client = self._stack.enter_context(_client(self.engine.url))
         version, about = self._client.version(), self._client.info()
         if self._runtime and self._runtime not in about["Runtimes"]:
             told = ", ".join(sorted(about["Runtimes"]))
@@ -104,7 +104,7 @@ class Docker(Backend):
             told = f"Docker {version['Version']} keeps its images in {self._store or about['Driver']}, not in {wanted}"
             raise Unavailable(told, "leave out store=, or see what the engine's version and daemon.json allow")
         profile = {
-            "url": self._engine.url if self._engine.whose == "user" else "a socket of its own",
+            "url": self.engine.url if self.engine.whose == "user" else "a socket of its own",
             "api": version["ApiVersion"],
             "runtime": self._runtime or about["DefaultRuntime"],
             "image store": self._store,
@@ -115,18 +115,18 @@ class Docker(Backend):
             "network": "bridge",
             "components": {part["Name"]: part["Version"] for part in version.get("Components", [])},
         }
-        return TargetRecord(self.options.target, "Docker", version["Version"], self._engine.whose, profile=profile)
+        return TargetRecord(self.options.target, "Docker", version["Version"], self.engine.whose, profile=profile)
 
     def close(self) -> None:
         self._stack.close()
 
     def daemons(self) -> list[int] | Unseen:
-        return self._engine.daemons()
+        return self.engine.daemons()
 
     @contextmanager
     def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DockerImage]:
         name = self.ledger.name()
-        with self.ledger.holding(remove_image, url=self._engine.url, name=name, private=self._is_private):
+        with self.ledger.holding(remove_image, url=self.engine.url, name=name, private=self._is_private):
             answer = self._client.api.import_image_from_file(str(bundle.tar()), repository=name)
             about = self._client.api.inspect_image(name)
             if about["Size"] == 0:
@@ -156,11 +156,11 @@ class Docker(Backend):
 
     @property
     def _is_private(self) -> bool:
-        return self._engine.whose == "private"
+        return self.engine.whose == "private"
 
     @contextmanager
     def _created(self, image: DockerImage, name: str, fifo: Path, argv: Sequence[str] = INIT) -> Iterator[str]:
-        with self.ledger.holding(remove_container, url=self._engine.url, name=name, private=self._is_private):
+        with self.ledger.holding(remove_container, url=self.engine.url, name=name, private=self._is_private):
             settings = self._client.api.create_host_config(
                 mounts=[Mount(DOORBELL, str(fifo), type="bind")],
                 nano_cpus=round(image.limits.cpus * 1e9),
@@ -194,7 +194,7 @@ class Docker(Backend):
 
     def _groups(self, identity: str) -> dict[str, Path]:
         """The container's control groups, found by its own: a pid may be of the engine's PID namespace, not ours."""
-        if self._engine.cgroup_parent is not None:
+        if self.engine.cgroup_parent is not None:
             return self._expected_groups(identity)
         pid = self._client.api.inspect_container(identity)["State"]["Pid"]
         try:
@@ -209,7 +209,7 @@ class Docker(Backend):
 
     def _expected_groups(self, identity: str) -> dict[str, Path]:
         """Where the engine makes a container's control groups, so far as it keeps to its defaults."""
-        parent = self._engine.cgroup_parent or "docker"
+        parent = self.engine.cgroup_parent or "docker"
         place = f"system.slice/docker-{identity}.scope" if self._groups_by == "systemd" else f"{parent}/{identity}"
         tops = {name: cgroup.hierarchy(name) for name in ("cpu", "cpuacct", "memory")}
         return {name: top / place for name, top in tops.items() if top}

@@ -131,11 +131,15 @@ class Host(Backend):
         name = self.ledger.name()
         ground = image.ground
         log = ground.folder / f"{name}.log"
-        argv = ground.group.joining(ground.tree, [self._chroot, str(ground.root), "/init"])
+        argv = self.argv(ground)
         doorbell.ring_from(ground.fifo)
         with spawn(self.ledger, name, argv, log, environment(DOORBELL)) as child:
             doorbell.watch(child.pidfd)
             yield HostInstance(child, ground)
+
+    def argv(self, ground: Ground) -> list[str]:
+        """What is started on this ground."""
+        return ground.group.joining(ground.tree, [self._chroot, str(ground.root), "/init"])
 
     @cached_property
     def _chroot(self) -> str:

@@ -51,10 +51,10 @@ class VirtualMachine(Instance):
     guest_ram = machine.GUEST_RAM
 
     def __init__(self, engine: LibvirtEngine, name: str, pid: int, folder: Path, limits: Limits) -> None:
-        self._engine = engine
+        self.engine = engine
         self._name = name
-        self._pid = pid
-        self._folder = folder
+        self.pid = pid
+        self.folder = folder
         vcpus = _vcpus(limits)
         whole = vcpus == limits.cpus
         self.limits = {
@@ -66,12 +66,12 @@ class VirtualMachine(Instance):
 
     def processes(self) -> Mapping[Group, list[int] | Unseen]:
         hidden = Unseen("inside the guest: its processes are not visible from the host")
-        return {"workload": hidden, "guest": [self._pid], "vmm": [self._pid]}
+        return {"workload": hidden, "guest": [self.pid], "vmm": [self.pid]}
 
     def cgroups(self) -> Mapping[str, Path]:
         """Those that are named after the domain: without a partition QEMU stays in the one of whoever started it."""
         found = {}
-        for controller, folder in cgroup.of_process(self._pid).items():
+        for controller, folder in cgroup.of_process(self.pid).items():
             for above in (folder, *folder.parents):
                 if self._name in above.name.replace("\\x2d", "-"):  # as systemd writes a dash
                     found[controller] = above
@@ -80,13 +80,13 @@ class VirtualMachine(Instance):
 
     def parts(self) -> tuple[Part, ...]:
         return (
-            Part("overlay", (self._folder / "overlay",)),
-            Part("metadata", self._engine.metadata(self._name)),
-            Part("log", (self._folder / "console",)),
+            Part("overlay", (self.folder / "overlay",)),
+            Part("metadata", self.engine.metadata(self._name)),
+            Part("log", (self.folder / "console",)),
         )
 
     def log(self) -> str:
-        return tail(self._folder / "console")
+        return tail(self.folder / "console")
 
 
 class Libvirt(Backend):
@@ -110,12 +110,12 @@ class Libvirt(Backend):
             guest.kernel(plan.kernel, plan.modules)
 
     def probe(self) -> TargetRecord:
-        self._engine: LibvirtEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
+        self.engine: LibvirtEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
         self._kernel = guest.kernel(self.plan.kernel, self.plan.modules)
         self._accelerator, reason = self._choose_accelerator()
         profile = {
-            "libvirt": self._engine.libvirt_version,
-            "uri": self._engine.uri.partition("?")[0],
+            "libvirt": self.engine.libvirt_version,
+            "uri": self.engine.uri.partition("?")[0],
             "machine": self.options.words()[0],
             "cpu": "host-passthrough" if self._accelerator == "kvm" else "QEMU's default",
             "kernel": self._kernel.version,
@@ -131,8 +131,8 @@ class Libvirt(Backend):
         return TargetRecord(
             self.options.target,
             "QEMU",
-            self._engine.version,
-            self._engine.whose,
+            self.engine.version,
+            self.engine.whose,
             self._accelerator,
             reason,
             profile,
@@ -142,7 +142,7 @@ class Libvirt(Backend):
         self._stack.close()
 
     def daemons(self) -> list[int] | Unseen:
-        return self._engine.daemons()
+        return self.engine.daemons()
 
     @contextmanager
     def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DiskImage]:
@@ -167,18 +167,18 @@ class Libvirt(Backend):
             folder = stack.enter_context(self.ledger.holding_folder())
             shutil.copyfile(image.empty, folder / "overlay")
             (folder / "console").touch()
-            self._engine.give(folder, folder / "overlay", folder / "console")
-            stack.enter_context(self.ledger.holding(engine.destroy_domain, uri=self._engine.uri, name=name))
+            self.engine.give(folder, folder / "overlay", folder / "console")
+            stack.enter_context(self.ledger.holding(engine.destroy_domain, uri=self.engine.uri, name=name))
             vm = self._machine(name, image.initramfs, image.disk, folder, image.limits)
-            domain = self._engine.create(machine.describe(vm))
+            domain = self.engine.create(machine.describe(vm))
             mark("created")
             bell = stack.enter_context(_connected(vm.doorbell))
             doorbell.attach(bell.fileno())
             pid = peer_of(bell)
             stack.enter_context(_gone_afterwards(pid))
-            stack.callback(engine.destroy_domain, self._engine.uri, name)
+            stack.callback(engine.destroy_domain, self.engine.uri, name)
             engine.resume(domain)
-            yield VirtualMachine(self._engine, name, pid, folder, image.limits)
+            yield VirtualMachine(self.engine, name, pid, folder, image.limits)
 
     def _machine(self, name: str, initramfs: Path, disk: Path, folder: Path, limits: Limits) -> Machine:
         return Machine(
@@ -194,8 +194,8 @@ class Libvirt(Backend):
             overlay=folder / "overlay",
             doorbell=folder / "bell",
             console=folder / "console",
-            partition=self._engine.partition,
-            owner=self._engine.label if self._engine.whose == "user" else None,
+            partition=self.engine.partition,
+            owner=self.engine.label if self.engine.whose == "user" else None,
         )
 
     def _choose_accelerator(self) -> tuple[Accelerator, str | None]:
@@ -206,7 +206,7 @@ class Libvirt(Backend):
         asked = self.options.get("accel")
         if asked == "tcg":
             return "tcg", "asked for by the target"
-        refusal = self._engine.kvm_refusal(platform.machine(), self.options.words()[0]) or self._kvm_boot_failure()
+        refusal = self.engine.kvm_refusal(platform.machine(), self.options.words()[0]) or self._kvm_boot_failure()
         if refusal is None:
             return "kvm", "a guest booted to its doorbell under KVM"
         if asked == "kvm":

@@ -150,6 +150,8 @@ class Namespace(Backend):
     def _unshare(self) -> list[str]:
         # Most sandboxes thereby die with a killed harness at once; `clean` finds the rest.
         argv = [find("setpriv", "util-linux"), "--pdeathsig", "KILL"]
+        if self.root_by == "pivot_root":
+            argv += ["--nnp"]
         if self.uid is not None:
             argv += ["--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups"]
         argv += [find("unshare", "util-linux"), *(f"--{kind}" for kind in self.kinds)]

@@ -5,11 +5,12 @@ asked() { case " $words " in *" $1 "*) ;; *) return 1 ;; esac; }
 words=$3
 
 # All in one call: each program that a shell starts costs as much as all of these mounts together.
+if asked net; then ip link set lo up & up=$!; fi
 mount -a -T "$1"
-if asked net; then ip link set lo up; fi
+if asked net; then wait $up; fi
 cd "$2"
 if asked chroot; then exec chroot . /init; fi
 # chroot can be left by whoever has CAP_SYS_CHROOT inside; a root that was pivoted to has nothing behind it.
 pivot_root . .
 umount -l .
-exec setpriv --nnp /init
+exec /init

@@ -9,28 +9,23 @@ import os
 import pwd
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlparse
 
-import psutil
-
 from harness import cgroup, places
 from harness.backends import Unseen
 from harness.command import CommandFailed, run
 from harness.command import find as program
-from harness.engines import SOCKET_PATH_LIMIT, serving
+from harness.engines import SOCKET_PATH_LIMIT, libvirt_traces, serving
 from harness.errors import EngineError, Unavailable
-from harness.ledger import Ledger, held, remove_folder
+from harness.ledger import Ledger, remove_folder
 from harness.model import Plan
-from harness.process import end_all, told
 
 LOG_VARIABLE = "LIBVIRT_LOG_OUTPUTS"
 URIS = ("qemu:///system", "qemu:///session")
-SHORT_NAME = 20
-"""Characters of a domain's name that libvirt takes into the names of its folders."""
 DAEMONS = ("libvirtd", "virtqemud")
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 QEMU_USER = "libvirt-qemu"
@@ -96,24 +91,8 @@ class LibvirtEngine:
             raise EngineError(f"libvirt: {error.get_error_message()}") from error
 
     def metadata(self, name: str) -> tuple[Path, ...]:
-        """What the driver keeps of a domain: its state, its log, its folder, which has the name's beginning."""
-        root = parse_qs(urlparse(self.uri).query).get("root", [""])[0]
-        folders = [Path(root, kind, "qemu") for kind in ("lib", "log", "run")]
-        if self.whose == "user":
-            folders = [Path("/var/lib/libvirt/qemu"), Path("/var/log/libvirt/qemu"), Path("/run/libvirt/qemu")]
-        if self.uri.endswith("/session"):
-            config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-            runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or _cache())
-            folders = [config / "libvirt/qemu/lib", _cache() / "libvirt/qemu/log", runtime / "libvirt/qemu/run"]
-        identity = self.connection.lookupByName(name).ID()
-        patterns = (f"{name}.*", f"domain-{identity}-{name[:SHORT_NAME]}")
-        return tuple(
-            path
-            for folder in folders
-            if os.access(folder, os.R_OK)
-            for pattern in patterns
-            for path in folder.glob(pattern)
-        )
+        """What the driver keeps of a domain: its state, its log, its folder."""
+        return libvirt_traces.of_domain(self.uri, name, self.connection.lookupByName(name).ID())
 
     def daemons(self) -> list[int] | Unseen:
         """The daemon's pid; none is needed under the embedded driver."""
@@ -140,9 +119,9 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
             f"the path {root} is too long for QEMU's sockets", "name a shorter folder by WEIGHBRIDGE_STATE"
         )
     with (
-        ledger.holding(remove_traces, campaign=ledger.campaign, paths=_traces()),
+        ledger.holding(libvirt_traces.remove, campaign=ledger.campaign, paths=libvirt_traces.to_come()),
         ledger.holding(remove_folder, path=str(root)),
-        ledger.holding(end_emulators, root=str(root)),
+        ledger.holding(libvirt_traces.end_emulators, root=str(root)),
     ):
         places.folder(root / "etc")
         (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
@@ -200,54 +179,7 @@ def destroy_domain(uri: str, name: str) -> None:
             if error.get_error_code() not in (sdk.VIR_ERR_NO_DOMAIN, sdk.VIR_ERR_OPERATION_INVALID):
                 raise EngineError(f"libvirt: {error.get_error_message()}") from error
     if not roots:
-        _remove_log(uri, name)
-
-
-def _remove_log(uri: str, name: str) -> None:
-    """A daemon keeps the log of a domain that is gone, for ever."""
-    logs = Path("/var/log/libvirt/qemu") if uri.endswith("/system") else _cache() / "libvirt/qemu/log"
-    with suppress(PermissionError):  # root's, for a user who may ask the system's daemon for domains
-        (logs / f"{name}.log").unlink(missing_ok=True)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _traces() -> list[str]:
-    """What the embedded driver is going to leave outside its root, deepest first: libvirt's runtime folder is fixed.
-
-    What is there because a campaign beside this one made it is both's, and the last one's to remove.
-    """
-    if os.geteuid() == 0:
-        runtime = Path("/run/libvirt")
-    else:
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or _cache(), "libvirt")
-    shared = {path for _, what in held(remove_traces) for path in what["paths"]}
-    found = [runtime / "hostdevmgr", runtime / "common/system.token", runtime / "common", runtime]
-    return [str(path) for path in found if str(path) in shared or not path.exists()]
-
-
-def remove_traces(campaign: str, paths: list[str]) -> None:
-    """Removes what the embedded driver made outside its root, unless another campaign or a daemon uses it by now."""
-    if any(other != campaign and what["paths"] for other, what in held(remove_traces)):
-        return
-    for path in map(Path, paths):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-        elif path.is_file() and not any(beside.is_socket() for beside in path.parents[1].iterdir()):
-            path.unlink()
-
-
-def end_emulators(root: str) -> None:
-    """Ends every QEMU of an embedded driver that is gone: those too that it asks what they can, and nobody lists."""
-
-    def emulators() -> list[int]:
-        lines = {pid: told(pid, "cmdline") for pid in psutil.pids()}
-        below = f"{root}/".encode()
-        return [pid for pid, line in lines.items() if line and b"qemu" in line[0] and below in b"\0".join(line)]
-
-    end_all(emulators)
+        libvirt_traces.remove_log(uri, name)
 
 
 def resume(domain: Any) -> None:

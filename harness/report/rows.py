@@ -9,7 +9,7 @@ from itertools import product
 import msgspec
 import numpy as np
 
-from harness import metrics, store
+from harness import meters, metrics, store
 from harness.model import Run, Sample, headline
 from harness.stats.estimate import Estimate, Ratio, median_interval, ratio_interval
 from harness.store import Result
@@ -85,9 +85,10 @@ def rows(result: Result, runs: Sequence[Run], labels: Labels) -> tuple[str | Non
         cells.setdefault((run.workload, run.target), []).append(run)
     ran = {run.target for run in runs if run.ok}
     reference = next((target for target in REFERENCES if target in ran), None)
-    weighed = {cell: _weigh(result, mine) for cell, mine in cells.items()}
-    sampled = {sample.metric for run in runs for sample in run.samples}
+    sampled = {sample.metric: sample.unit for run in runs for sample in run.samples}
     wanted = [metric for metric in ROWS if metric in sampled or metric not in OPTIONAL]
+    wanted += [metric for metric in sampled if metric not in ROWS]  # of meters of somebody else's
+    weighed = {cell: _weigh(result, mine, wanted) for cell, mine in cells.items()}
     made = []
     for (workload, target), metric in product(cells, wanted):
         weighings = weighed[workload, target][metric]
@@ -100,8 +101,8 @@ def rows(result: Result, runs: Sequence[Run], labels: Labels) -> tuple[str | Non
                 target=line(target),
                 label=labels[target],
                 workload=line(workload),
-                metric=metric,
-                unit=metrics.METRICS[metric].unit,
+                metric=line(metric),
+                unit=line(meters.metric(metric, sampled.get(metric, "1")).unit),
                 failed=0 if metric == "disk.shared" else sum(not run.ok for run in cells[workload, target]),
                 values=values,
                 estimate=median_interval(values) if values else None,
@@ -114,14 +115,13 @@ def rows(result: Result, runs: Sequence[Run], labels: Labels) -> tuple[str | Non
     return reference, made
 
 
-def _weigh(result: Result, runs: Sequence[Run]) -> dict[str, list[_Weighing]]:
-    """Every metric of ROWS for one cell. The shared disk belongs to the image: it is weighed once, not each launch."""
+def _weigh(result: Result, runs: Sequence[Run], wanted: Sequence[str]) -> dict[str, list[_Weighing]]:
+    """The wanted metrics of one cell. The shared disk belongs to the image: it is weighed once, not each launch."""
     ok = [run for run in runs if run.ok]
     cell = (runs[0].workload, runs[0].target)
     images = [image for image in result.images if (image.workload, image.target) == cell]
-    weighed = {"startup.total": [_started(run) for run in ok]}
-    for metric in SAMPLED:
-        weighed[metric] = [_sampled(run.round, run.samples, metric) for run in ok]
+    weighed = {metric: [_sampled(run.round, run.samples, metric) for run in ok] for metric in wanted}
+    weighed["startup.total"] = [_started(run) for run in ok]
     weighed["disk.shared"] = [_sampled(0, image.samples, "disk.shared") for image in images]
     return weighed
 

@@ -6,23 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness import meters
 from harness.meters.isolation import Whose
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Metric
 from harness.model import Applied
 from harness.report.rows import Row
 from harness.report.summary import Campaign, Limit, Summary
 from harness.stats.estimate import CONFIDENCE
 from harness.wording import COLD, NONE, line, measured, quantity, times, unit
 
-PIECES = {
-    "startup.total": "phase",
-    "cpu.rest": "group",
-    "disk.instance": "part",
-    "disk.shared": "part",
-    "cache.resident": "part",
-}
-KINDS = {"memory.pss": "kind", "memory.charged": "kind", "cpu.start": "mode"}
-"""Metrics that have the same parts everywhere, and what those are."""
+COLUMNS = ("kind", "mode")
+"""Pieces (Metric.by) that are the same everywhere, and so have a column each."""
 HEADLINES = {"memory.pss": "Memory, PSS", "disk.instance": "Disk, one more", "disk.shared": "Disk, shared"}
 
 
@@ -70,8 +64,10 @@ def headline(summary: Summary) -> Table:
 def metrics(campaign: Campaign) -> Table:
     """Every metric of every target, with its ratio and with the reason where there is none."""
     rows = [
-        (_title(campaign, row.metric), *_who(campaign, row), value(row), _ratio(row, campaign), _why(row))
-        for row in sorted(campaign.rows, key=lambda row: list(METRICS).index(row.metric))
+        (_title(campaign, metric), *_who(campaign, row), value(row), _ratio(row, campaign), _why(row))
+        for metric in _metrics(campaign)
+        for row in campaign.rows
+        if row.metric == metric.name
     ]
     return Table("All metrics", ("Metric", *_where(campaign), "Median", "Ratio", "Note"), tuple(rows))
 
@@ -79,28 +75,40 @@ def metrics(campaign: Campaign) -> Table:
 def pieces(campaign: Campaign) -> list[Table]:
     """What the totals consist of. The medians of parts need not add up to the median of the total."""
     made = [
-        _by_kind(campaign, metric, KINDS[metric]) if metric in KINDS else _listed(campaign, metric, PIECES[metric])
-        for metric in METRICS
-        if metric in KINDS or metric in PIECES
+        (_by_kind if metric.by in COLUMNS else _listed)(campaign, metric, metric.by)
+        for metric in _metrics(campaign)
+        if metric.by
     ]
     return [table for table in made if table.rows]
 
 
-def _listed(campaign: Campaign, metric: str, piece: str) -> Table:
+def _metrics(campaign: Campaign) -> list[Metric]:
+    """Those that a campaign has rows of, the program's own before those of meters of somebody else's."""
+    units = {row.metric: row.unit for row in campaign.rows}
+    return [meters.metric(name, units[name]) for name in dict.fromkeys([*METRICS, *units]) if name in units]
+
+
+def _listed(campaign: Campaign, metric: Metric, piece: str) -> Table:
     """A row a piece."""
     rows = [
-        (*_who(campaign, row), part.name, _or_none(part.median, unit(metric, row.unit)), str(part.n), part.reason or "")
+        (
+            *_who(campaign, row),
+            part.name,
+            _or_none(part.median, unit(row.metric, row.unit)),
+            str(part.n),
+            part.reason or "",
+        )
         for row in campaign.rows
-        if row.metric == metric
+        if row.metric == metric.name
         for part in row.pieces
     ]
     title = f"{_title(campaign, metric)}, by {piece}"
     return Table(title, (*_where(campaign), piece.capitalize(), "Median", "n", "Note"), tuple(rows))
 
 
-def _by_kind(campaign: Campaign, metric: str, kind: str) -> Table:
+def _by_kind(campaign: Campaign, metric: Metric, kind: str) -> Table:
     """A row a group, if there are any, and a column a kind of part. A cell is empty where there is no such part."""
-    mine = [row for row in campaign.rows if row.metric == metric]
+    mine = [row for row in campaign.rows if row.metric == metric.name]
     everything = [piece for row in mine for piece in row.pieces]
     kinds = list(dict.fromkeys(piece.part for piece in everything if piece.part or piece.median is not None))
     grouped = any(piece.group for piece in everything)
@@ -108,7 +116,7 @@ def _by_kind(campaign: Campaign, metric: str, kind: str) -> Table:
     for row in mine:
         for group in dict.fromkeys(piece.group for piece in row.pieces):
             found = {piece.part: piece for piece in row.pieces if piece.group == group}
-            cells = {part: _or_none(piece.median, unit(metric, row.unit)) for part, piece in found.items()}
+            cells = {part: _or_none(piece.median, unit(row.metric, row.unit)) for part, piece in found.items()}
             unread = NONE if cells.get(None) == NONE else ""
             counts = ", ".join(dict.fromkeys(str(piece.n) for piece in found.values()))
             reasons = "; ".join(dict.fromkeys(piece.reason for piece in found.values() if piece.reason))
@@ -217,9 +225,9 @@ def told(field: object) -> str:
     return line(field if isinstance(field, str) else json.dumps(field, ensure_ascii=False))
 
 
-def _title(campaign: Campaign, metric: str) -> str:
-    cold = ", cold starts" if campaign.cold and metric == "startup.total" else ""
-    return f"{METRICS[metric].title}{cold}"
+def _title(campaign: Campaign, metric: Metric) -> str:
+    cold = ", cold starts" if campaign.cold and metric.name == "startup.total" else ""
+    return f"{metric.title}{cold}"
 
 
 def _ratio(row: Row, campaign: Campaign) -> str:
