@@ -152,6 +152,14 @@ def descendants() -> list[psutil.Process]:
     return found
 
 
+def arguments(process: psutil.Process) -> list[str]:
+    """What it was started with; nothing where it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def _processes() -> Iterator[str]:
     for process in descendants():
         try:

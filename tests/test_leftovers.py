@@ -31,7 +31,7 @@ from harness import bundle, cgroup, guest, workloads
 from harness.errors import Unavailable
 from harness.places import cache
 from harness.store import Result, read
-from tests.inventory import Inventory, Stage, adopting_orphans, descendants, take
+from tests.inventory import Inventory, Stage, adopting_orphans, arguments, descendants, take
 
 Case = TypeVar("Case")
 engine = pytest.mark.engine
@@ -293,7 +293,7 @@ def test_killed_while_libvirt_asks_qemu_what_it_can(site: Site, target: str) -> 
     with site.start(target, "--engines", "private", "--rounds", "1") as program:
         program.until("preparing")
         deadline = time.monotonic() + TIMEOUT
-        while not any("-qmp" in process.cmdline() for process in descendants()):
+        while not any("-qmp" in arguments(process) for process in descendants()):
             assert time.monotonic() < deadline
         program.popen.kill()
         program.end()
