@@ -28,19 +28,35 @@ PERIOD = 100_000
 
 @dataclass(frozen=True)
 class ControlGroup:
-    """folders: {controller: its folder for this group}; applied: how each limit was applied, or why not."""
+    """folders: {controller: its folder for this group}; refusal: why there are none."""
 
-    applied: dict[str, Applied]
+    limits: Limits
     folders: dict[str, Path] = field(default_factory=dict)
+    refusal: str | None = None
+
+    def applied(self) -> dict[str, Applied]:
+        """How each limit was applied, or why not."""
+        if self.refusal is None:
+            return applied(self.folders, self.limits)
+        asked: dict[str, float | int] = {"cpus": self.limits.cpus, "memory": self.limits.memory}
+        return {name: Applied(value, None, reason=self.refusal) for name, value in asked.items()}
+
+    @property
+    def doors(self) -> list[str]:
+        """The files to which whoever writes 0 joins the group.
+
+        In version 1 the shell, one thread, joins as a thread: a process that joins waits 10 ms for the kernel's
+        threadgroup lock.
+        """
+        door = "cgroup.procs" if version() == 2 else "tasks"
+        return [f"{folder}/{door}" for folder in dict.fromkeys(map(str, self.folders.values()))]
 
     def joining(self, tree: Path, argv: Sequence[str]) -> list[str]:
         """argv, run from within the group: the bundle's static shell joins, which costs a fraction of another exec.
 
-        argv[0] must be an absolute path: that shell prefers its own applets to programs of the same name. In version 1
-        the shell, one thread, joins as a thread: a process that joins waits 10 ms for the kernel's threadgroup lock.
+        argv[0] must be an absolute path: that shell prefers its own applets to programs of the same name.
         """
-        door = "cgroup.procs" if version() == 2 else "tasks"
-        doors = [str(folder / door) for folder in dict.fromkeys(self.folders.values())]
+        doors = self.doors
         return [f"{tree}/bin/busybox", "sh", "-c", JOIN, "join", *doors, "--", *argv] if doors else list(argv)
 
 
@@ -189,7 +205,7 @@ def applied(folders: Mapping[str, Path], limits: Limits) -> dict[str, Applied]:
     for name, (controller, told) in wanted.items():
         differing = [
             f"{file} is {_get(folders.get(controller), file)}"
-            for file, value in _settings(limits)[controller].items()
+            for file, value in settings(limits)[controller].items()
             if _get(folders.get(controller), file) != value
         ]
         reason = f"the engine did not apply the {told}: {'; '.join(differing)}" if differing else None
@@ -220,28 +236,23 @@ def make_partition(name: str) -> None:
 @contextmanager
 def limited(ledger: Ledger, name: str, limits: Limits) -> Iterator[ControlGroup]:
     """A new group with these limits. Where one cannot be applied its `applied` says why, and nothing is raised."""
-    asked: dict[str, float | int] = {"cpus": limits.cpus, "memory": limits.memory}
-    if refusal := _refusal():
-        yield ControlGroup({key: Applied(value, None, reason=refusal) for key, value in asked.items()})
+    wanted = settings(limits)
+    tops = {controller: hierarchy(controller) for controller in wanted}
+    if refusal := _refusal(tops):
+        yield ControlGroup(limits, refusal=refusal)
         return
-    settings = _settings(limits)
     with ledger.holding(remove, name=name):
-        folders: dict[str, Path] = {}
-        for controller, values in settings.items():
-            top = hierarchy(controller)
-            if top is None:  # cpuacct, which only counts
-                continue
-            folder = top / name
+        folders = {controller: top / name for controller, top in tops.items() if top is not None}
+        for controller, folder in folders.items():
             folder.mkdir(exist_ok=True)
-            folders[controller] = folder
-            for file, value in values.items():
+            for file, value in wanted[controller].items():
                 _set(folder / file, value)
-        yield ControlGroup(applied(folders, limits), folders)
+        yield ControlGroup(limits, folders)
 
 
-def _refusal() -> str | None:
-    for controller in ("cpu", "memory"):
-        top = hierarchy(controller)
+def _refusal(tops: Mapping[str, Path | None]) -> str | None:
+    for controller in ("cpu", "memory"):  # and cpuacct only counts
+        top = tops[controller]
         if top is None:
             return f"the {controller} controller is not enabled at {ROOT}"
         if not os.access(top, os.W_OK):
@@ -249,7 +260,8 @@ def _refusal() -> str | None:
     return None
 
 
-def _settings(limits: Limits) -> dict[str, dict[str, str]]:
+def settings(limits: Limits) -> dict[str, dict[str, str]]:
+    """{controller: {file: what is written to it}} for a group with these limits."""
     quota = str(round(limits.cpus * PERIOD))
     if version() == 2:
         return {"cpu": {"cpu.max": f"{quota} {PERIOD}"}, "memory": {"memory.max": str(limits.memory)}}

@@ -111,7 +111,7 @@ def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say)
                 bell.wait_ready(timeout)
                 notes.samples += cpu.start(idle, {**bell.readings(), **_daemons(cell.backend)})
         enter("weighing")
-        notes.limits = dict(instance.limits)
+        notes.limits = dict(instance.limits())
         with _telling(instance):
             notes.facts = bell.wait_facts(FACTS_TIMEOUT)
             notes.limits = _with_seen(notes.limits, notes.facts)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ OURS, CLI, RUNC = "docker", "docker run", "runc run"
 def measure(rounds: int) -> Sequence[Measurement]:
     find("docker", "docker.io")
     find("runc", "runc")
-    with Ledger() as ledger, cell("docker", ledger) as docker, closing(docker.backend):
+    with Ledger() as ledger, cell("docker", ledger) as docker:
         sides = {
             OURS: lambda: started(docker, ledger),
             CLI: lambda: by_command_line(docker, ledger),

@@ -13,39 +13,38 @@ import select
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from harness import backends, bundle, workloads
+from harness import measure as measuring
 from harness.backends import DOORBELL, environment
 from harness.backends.host import Host, HostImage
 from harness.errors import WeighbridgeError
 from harness.ledger import Ledger
 from harness.measure import Cell
-from harness.measure import measure as one_run
 from harness.model import Plan
 from harness.process import NAME_VARIABLE, end_processes
 from selfbench.measurement import Measurement, interleaved
 
 QUESTION = "How long does `host` take to be ready, beside a bare posix_spawn and poll of the same argv?"
-ROUNDS = 40
+ROUNDS = 60
 AT_MOST = 1.10
+OURS, FLOOR = "host", "posix_spawn"
 TIMEOUT = 30.0
 """Seconds to READY."""
 
 
 def measure(rounds: int) -> Sequence[Measurement]:
     with Ledger() as ledger, cell("host", ledger) as host:
-        values = interleaved(
-            {"host": lambda: started(host, ledger), "posix_spawn": lambda: spawned(host, ledger)}, rounds
-        )
+        values = interleaved({OURS: lambda: started(host, ledger), FLOOR: lambda: bare(host, ledger)}, rounds)
     return [
         Measurement(
             key="host.start",
             question=QUESTION,
             unit="s",
-            ours="host",
-            floor="posix_spawn",
+            ours=OURS,
+            floor=FLOOR,
             at_most=AT_MOST,
             values=values,
         )
@@ -55,54 +54,64 @@ def measure(rounds: int) -> Sequence[Measurement]:
 @contextmanager
 def cell(target: str, ledger: Ledger) -> Iterator[Cell]:
     """A target with the workload `hello`, prepared. Raises Unavailable where it cannot run."""
-    backend = backends.create(target, ledger, Plan())
-    backend.probe()
-    with backend.prepare(bundle.build(workloads.load("hello")), Plan().limits) as image:
-        yield Cell(target, "hello", backend, image)
+    with closing(backends.create(target, ledger, Plan())) as backend:
+        backend.probe()
+        with backend.prepare(bundle.build(workloads.load("hello")), Plan().limits) as image:
+            yield Cell(target, "hello", backend, image)
 
 
 def started(cell: Cell, ledger: Ledger) -> float:
-    """startup.total in seconds, as a campaign records it. Raises WeighbridgeError where the run fails."""
-    run = one_run(cell, ledger, TIMEOUT, 0, 0, "measured", lambda phase: None)
+    """startup.total in seconds, of a run like any of a campaign. Raises WeighbridgeError where it fails."""
+    run = measuring.measure(cell, ledger, TIMEOUT, 0, 0, "measured", lambda phase: None)
     if run.error is not None:
         raise WeighbridgeError(f"{cell.target} failed while {run.error.phase}: {run.error.message}")
     return dict(run.marks)["ready"]
 
 
-def spawned(cell: Cell, ledger: Ledger) -> float:
-    """Seconds from posix_spawn to READY of what `host` starts."""
+def bare(cell: Cell, ledger: Ledger) -> float:
+    """Seconds to READY of what `host` starts, from posix_spawn of it."""
     assert isinstance(cell.backend, Host)
     assert isinstance(cell.image, HostImage)
     cell.backend.refresh(cell.image)
-    name, ground = ledger.name(), cell.image.ground
-    argv = cell.backend.argv(ground)
+    requested, ready = spawned(ledger, cell.backend.argv(cell.image.ground), cell.image.ground.fifo)
+    return ready - requested
+
+
+def spawned(ledger: Ledger, argv: list[str], fifo: Path, output: Path | None = None) -> tuple[float, float]:
+    """Starts argv by posix_spawn, and ends it when it is ready: both times, as time.monotonic() has them.
+
+    output: the file that its standard output goes to, if not to ours. Raises WeighbridgeError without READY.
+    """
+    name = ledger.name()
     told = {**environment(DOORBELL), NAME_VARIABLE: name}
-    with ledger.holding(end_processes, name=name), open_fifo(ground.fifo) as bell:
+    actions = [(os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT, 0o600)] if output else []
+    with listening(fifo) as bell, ledger.holding(end_processes, name=name):
         requested = time.monotonic()
-        pid = os.posix_spawn(argv[0], argv, told)
-        heard_by = heard(bell, b"READY\n")
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    return heard_by - requested
+        pid = os.posix_spawn(argv[0], argv, told, file_actions=actions, setsid=True)
+        try:
+            return requested, heard_ready(bell)
+        finally:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 @contextmanager
-def open_fifo(path: Path) -> Iterator[int]:
-    """Opened for reading and writing, so that poll(2) waits for a first writer."""
-    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+def listening(fifo: Path) -> Iterator[int]:
+    """The doorbell, opened for reading and writing: poll(2) then waits for a writer too."""
+    bell = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        yield fd
+        yield bell
     finally:
-        os.close(fd)
+        os.close(bell)
 
 
-def heard(bell: int, line: bytes) -> float:
-    """When that line was read, on the clock of time.monotonic(). Raises WeighbridgeError where it does not come."""
+def heard_ready(bell: int) -> float:
+    """When READY was read, as time.monotonic() has it."""
     poll = select.poll()
     poll.register(bell, select.POLLIN)
-    told = b""
-    while line not in told:
+    heard = b""
+    while b"READY\n" not in heard:
         if not poll.poll(TIMEOUT * 1000):
-            raise WeighbridgeError(f"no {line.decode().strip()} within {TIMEOUT:g} s")
-        told += os.read(bell, 4096)
+            raise WeighbridgeError(f"no READY within {TIMEOUT:g} s")
+        heard += os.read(bell, 4096)
     return time.monotonic()

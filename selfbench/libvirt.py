@@ -18,7 +18,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from harness.backends.libvirt import DiskImage, VirtualMachine
@@ -38,7 +37,7 @@ LEFT_OUT = {"-S": 1, "-add-fd": 2}
 
 
 def measure(rounds: int) -> Sequence[Measurement]:
-    with Ledger() as ledger, cell(TARGET, ledger) as libvirt, closing(libvirt.backend):
+    with Ledger() as ledger, cell(TARGET, ledger) as libvirt:
         argv = command_line(libvirt, ledger)
         sides = {TARGET: lambda: started(libvirt, ledger), "QEMU": lambda: by_hand(libvirt, ledger, argv)}
         values = interleaved(sides, rounds)

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.backends import Instance, Part, Unseen
-from harness.model import Group
+from harness.model import Applied, Group
 
 CHILD = """
 import ctypes, mmap, os, resource, sys, threading, time
@@ -109,8 +108,6 @@ def gone() -> int:
 class Told(Instance):
     """An instance of these processes."""
 
-    limits: Mapping[str, Any] = {}
-
     def __init__(
         self,
         groups: Mapping[Group, list[int] | Unseen],
@@ -126,6 +123,9 @@ class Told(Instance):
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._folders
+
+    def limits(self) -> Mapping[str, Applied]:
+        return {}
 
     def parts(self) -> tuple[Part, ...]:
         return ()

@@ -52,9 +52,8 @@ class Image:
 
 
 class Instance(ABC):
-    """One running instance. `limits` tells how each limit was applied."""
+    """One running instance. What it is asked for is asked when it is ready: a launch waits for none of it."""
 
-    limits: Mapping[str, Applied]
     guest_ram: str | None = None
     """For a VM: how the mapping of the guest's RAM is named in the VMM's /proc/PID/smaps."""
 
@@ -65,6 +64,10 @@ class Instance(ABC):
     @abstractmethod
     def cgroups(self) -> Mapping[str, Path]:
         """{controller: folder} of the instance; empty where it has no control group of its own."""
+
+    @abstractmethod
+    def limits(self) -> Mapping[str, Applied]:
+        """How each limit was applied, or why not."""
 
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:

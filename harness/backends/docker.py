@@ -25,7 +25,7 @@ from harness.engines import docker as engine
 from harness.engines.docker import DockerEngine
 from harness.errors import BadInput, EngineError, ExitedBeforeReady, Unavailable
 from harness.ledger import Ledger
-from harness.model import Group, Limits, Plan, TargetRecord
+from harness.model import Applied, Group, Limits, Plan, TargetRecord
 from harness.process import END_TIMEOUT, outermost, parents
 
 CALL_TIMEOUT = 60
@@ -54,7 +54,7 @@ class Container(Instance):
         self._groups = groups
         self._pid = pid
         self._store = store
-        self.limits = cgroup.applied(groups, limits)
+        self._limits = limits
 
     def processes(self) -> Mapping[Group, list[int]]:
         """The shim is the parent of the container's first process, and in no control group of the container's."""
@@ -63,6 +63,9 @@ class Container(Instance):
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._groups
+
+    def limits(self) -> Mapping[str, Applied]:
+        return cgroup.applied(self._groups, self._limits)
 
     def parts(self) -> tuple[Part, ...]:
         about = self._client.api.inspect_container(self._identity)

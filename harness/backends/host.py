@@ -18,7 +18,7 @@ from harness.command import find, version_of
 from harness.doorbell import Doorbell, Mark
 from harness.errors import Unavailable
 from harness.ledger import Ledger, remove_folder
-from harness.model import Group, Limits, TargetRecord
+from harness.model import Applied, Group, Limits, TargetRecord
 from harness.process import Child, end_all, rooted, spawn, tail
 
 
@@ -28,7 +28,7 @@ class Ground:
     def __init__(self, ledger: Ledger, tree: Path, folder: Path, limits: Limits) -> None:
         self.tree = tree
         self.folder = folder
-        self.group = ControlGroup({})
+        self.group = ControlGroup(limits)
         self._ledger = ledger
         self._limits = limits
         self._group_held = ExitStack()
@@ -72,7 +72,6 @@ class HostInstance(Instance):
     def __init__(self, child: Child, ground: Ground) -> None:
         self._child = child
         self._ground = ground
-        self.limits = ground.group.applied
 
     def processes(self) -> Mapping[Group, list[int]]:
         if folder := self._ground.group.folders.get("memory"):
@@ -81,6 +80,9 @@ class HostInstance(Instance):
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._ground.group.folders
+
+    def limits(self) -> Mapping[str, Applied]:
+        return self._ground.group.applied()
 
     def parts(self) -> tuple[Part, ...]:
         folder = self._ground.folder

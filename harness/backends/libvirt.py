@@ -55,14 +55,7 @@ class VirtualMachine(Instance):
         self._name = name
         self.pid = pid
         self.folder = folder
-        vcpus = _vcpus(limits)
-        whole = vcpus == limits.cpus
-        self.limits = {
-            "cpus": Applied(limits.cpus, f"{vcpus} vCPU")
-            if whole
-            else Applied(limits.cpus, None, reason=f"a machine has whole vCPUs; this one has {vcpus}"),
-            "memory": Applied(limits.memory, "guest RAM"),
-        }
+        self._limits = limits
 
     def processes(self) -> Mapping[Group, list[int] | Unseen]:
         hidden = Unseen("inside the guest: its processes are not visible from the host")
@@ -77,6 +70,15 @@ class VirtualMachine(Instance):
                     found[controller] = above
                     break
         return found
+
+    def limits(self) -> Mapping[str, Applied]:
+        vcpus = _vcpus(self._limits)
+        whole = vcpus == self._limits.cpus
+        reason = None if whole else f"a machine has whole vCPUs; this one has {vcpus}"
+        return {
+            "cpus": Applied(self._limits.cpus, f"{vcpus} vCPU" if whole else None, reason=reason),
+            "memory": Applied(self._limits.memory, "guest RAM"),
+        }
 
     def parts(self) -> tuple[Part, ...]:
         return (

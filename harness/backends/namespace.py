@@ -20,7 +20,7 @@ from harness.cgroup import ControlGroup
 from harness.command import CommandFailed, find, run, version_of
 from harness.doorbell import Doorbell, Mark
 from harness.errors import Unavailable
-from harness.model import Group, Limits, TargetRecord
+from harness.model import Applied, Group, Limits, TargetRecord
 from harness.process import Child, end_all, sharing_mounts, spawn, tail
 
 SEVEN = ("mount", "uts", "ipc", "net", "pid", "user", "cgroup")
@@ -42,7 +42,6 @@ class Sandbox(Instance):
         self._group = group
         self._layer = layer
         self._supervised = supervised
-        self.limits = group.applied
 
     def processes(self) -> Mapping[Group, list[int]]:
         """With a PID namespace unshare(1) stays outside as the parent of its init; without one it becomes it."""
@@ -55,6 +54,9 @@ class Sandbox(Instance):
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._group.folders
+
+    def limits(self) -> Mapping[str, Applied]:
+        return self._group.applied()
 
     def parts(self) -> tuple[Part, ...]:
         return (
@@ -78,7 +80,7 @@ class Namespace(Backend):
     def check(cls, options: Options) -> None:
         options.only(*KINDS, "all")
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """The namespaces this target starts: those asked for, a mount namespace, and a user one where not root."""
         asked = set(self.options.words())
@@ -87,7 +89,7 @@ class Namespace(Backend):
         asked |= {"mount"} if os.geteuid() == 0 else {"mount", "user"}
         return [kind for kind in KINDS if kind in asked]
 
-    @property
+    @cached_property
     def uid(self) -> int | None:
         """The host's uid that becomes root inside; None where that is whoever runs us."""
         return UNPRIVILEGED if os.geteuid() == 0 and "user" in self.kinds else None
@@ -95,7 +97,7 @@ class Namespace(Backend):
     def probe(self) -> TargetRecord:
         mounts.check_layers(self.ledger.folder)
         try:
-            run([*self._unshare, find("true", "coreutils")])
+            run([*self.entry, find("true", "coreutils")])
         except CommandFailed as error:
             raise Unavailable(
                 f"the kernel refuses new {', '.join(self.kinds)} namespaces: {error}",
@@ -108,7 +110,7 @@ class Namespace(Backend):
             "root mapped to uid": (self.uid or os.geteuid()) if "user" in self.kinds else 0,
             "network": "loopback only" if "net" in self.kinds else "the host's",
             "no new privileges": self.root_by == "pivot_root",
-            "argv": " ".join(self._unshare),
+            "argv": " ".join(self.entry),
         }
         return TargetRecord(self.options.target, "util-linux", version_of("unshare"), "system", profile=profile)
 
@@ -122,39 +124,47 @@ class Namespace(Backend):
         name = self.ledger.name()
         with ExitStack() as stack:
             layer = stack.enter_context(self.ledger.holding_folder())
-            for folder in ("upper", "work", "root"):
-                (layer / folder).mkdir()
-                if self.uid is not None:
-                    os.chown(layer / folder, self.uid, self.uid)
+            self.lay(image.tree, layer, doorbell.fifo)
             group = stack.enter_context(cgroup.limited(self.ledger, name, image.limits))
-            (layer / "fstab").write_text(self._mounts(image.tree, layer, doorbell.fifo))
             mark("created")
-            enter = [
-                f"{image.tree}/bin/busybox",
-                "sh",
-                "-c",
-                SCRIPT,
-                "enter",
-                f"{layer}/fstab",
-                f"{layer}/root",
-                self._words(),
-            ]
-            argv = group.joining(image.tree, [*self._unshare, *enter])
+            argv = self.argv(image.tree, layer, group)
             child = stack.enter_context(spawn(self.ledger, name, argv, layer / "log", environment(DOORBELL)))
             doorbell.watch(child.pidfd)
             if "pid" not in self.kinds:  # nothing else would end what the instance's first process leaves behind
                 stack.callback(end_all, lambda: [pid for pid in sharing_mounts(child.pid) if pid != child.pid])
             yield Sandbox(child, group, layer, supervised="pid" in self.kinds)
 
+    def lay(self, tree: Path, layer: Path, bell: Path) -> None:
+        """Makes in an empty folder what an instance needs there: an overlay's folders, its root, its mounts."""
+        for part in ("upper", "work", "root"):
+            (layer / part).mkdir()
+            if self.uid is not None:
+                os.chown(layer / part, self.uid, self.uid)
+        (layer / "fstab").write_text(self._mounts(tree, layer, bell))
+
+    def argv(self, tree: Path, layer: Path, group: ControlGroup, script: str = SCRIPT) -> list[str]:
+        """What is started, and becomes /init on this layer by this script."""
+        shell = [f"{tree}/bin/busybox", "sh", "-c", script, "enter"]
+        return group.joining(tree, [*self.entry, *shell, f"{layer}/fstab", f"{layer}/root", self._words()])
+
+    @property
+    def entry(self) -> list[str]:
+        """Runs the argv that follows it in new namespaces, as whoever becomes root there."""
+        return [*self.setpriv, *self.unshare]
+
     @cached_property
-    def _unshare(self) -> list[str]:
+    def setpriv(self) -> list[str]:
         # Most sandboxes thereby die with a killed harness at once; `clean` finds the rest.
         argv = [find("setpriv", "util-linux"), "--pdeathsig", "KILL"]
         if self.root_by == "pivot_root":
-            argv += ["--nnp"]
+            argv += ["--nnp"]  # from here on: nothing that follows is setuid
         if self.uid is not None:
             argv += ["--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups"]
-        argv += [find("unshare", "util-linux"), *(f"--{kind}" for kind in self.kinds)]
+        return argv
+
+    @cached_property
+    def unshare(self) -> list[str]:
+        argv = [find("unshare", "util-linux"), *(f"--{kind}" for kind in self.kinds)]
         if "user" in self.kinds:
             argv += ["--map-root-user"]
         if "pid" in self.kinds:
@@ -163,16 +173,17 @@ class Namespace(Backend):
 
     def _mounts(self, tree: Path, layer: Path, bell: Path) -> str:
         """The mounts of an instance, as an fstab(5)."""
-        root = layer / "root"
+        root = _escaped(f"{layer}/root")
         overlay = f"lowerdir={tree},upperdir={layer}/upper,workdir={layer}/work"
         # An unprivileged overlay keeps its marks in user.* attributes: trusted.* ones need privileges.
-        mounts = [("overlay", root, "overlay", overlay + (",userxattr" if "user" in self.kinds else ""))]
-        mounts += [(f"/dev/{device}", root / "dev" / device, "none", "bind") for device in DEVICES]
-        mounts += [(str(bell), root / DOORBELL.lstrip("/"), "none", "bind")]
+        overlay = _escaped(overlay + (",userxattr" if "user" in self.kinds else ""))
+        lines = [f"overlay {root} overlay {overlay} 0 0"]
+        lines += [f"/dev/{device} {root}/dev/{device} none bind 0 0" for device in DEVICES]
+        lines += [f"{_escaped(str(bell))} {root}{DOORBELL} none bind 0 0"]
         # /proc of a PID namespace that is not ours cannot be mounted anew, only shown.
         anew = "pid" in self.kinds or "user" not in self.kinds
-        mounts += [("proc", root / "proc", "proc", "defaults") if anew else ("/proc", root / "proc", "none", "rbind")]
-        return "".join(" ".join(_escaped(str(field)) for field in (*each, 0, 0)) + "\n" for each in mounts)
+        lines += [f"proc {root}/proc proc defaults 0 0" if anew else f"/proc {root}/proc none rbind 0 0"]
+        return "\n".join(lines) + "\n"
 
     def _words(self) -> str:
         """What namespace.sh is asked for."""
@@ -195,6 +206,6 @@ class UsernsChroot(Namespace):
     def check(cls, options: Options) -> None:
         options.only()
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         return ["mount", "user"]

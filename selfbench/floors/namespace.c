@@ -1,20 +1,19 @@
-/* The least that starts an instance as the target namespace does: every system call of it, and no program but /init.
+/* The least that starts an instance as the target namespace does: its system calls, and no program but /init.
 
    namespace FIFO TREE LAYER UID [mkdir FOLDER | write FILE VALUE]...
 
-   FIFO: the doorbell. TREE: the bundle. LAYER: an empty folder. UID: of the host, who becomes root inside; 0: whoever
-   runs us. Then what makes the control group and joins it, in order. Prints the nanoseconds from the first folder to
-   READY, and leaves nothing behind but folders. Any failure is told on stderr, and the status is 1.
+   FIFO: the doorbell. TREE: the bundle, which belongs to UID. LAYER: an empty folder. UID: the host's uid and gid that
+   become root inside. What follows makes the control group and joins it, in that order. Prints the nanoseconds of
+   CLOCK_MONOTONIC at which it began, and stays until it is killed, and the instance with it. Run as root.
 
    Source: clone(2), user_namespaces(7), pivot_root(2), and Linux, Documentation/filesystems/overlayfs.rst. */
 
 #define _GNU_SOURCE
-#include <errno.h>
+#include <err.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/sched.h>
 #include <net/if.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,124 +28,99 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SEVEN (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWCGROUP)
-#define TIMEOUT 10000 /* milliseconds to READY */
+#define NAMESPACES \
+    (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWCGROUP)
 
-static const char *const DEVICES[] = {"null", "zero", "random", "urandom"};
+static const char *const DEVICES[] = {"dev/null", "dev/zero", "dev/random", "dev/urandom"};
 
-static void must(int done, const char *what) {
-    if (done >= 0) return;
-    fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
-    exit(1);
+static long must(long done, const char *what) {
+    if (done < 0)
+        err(1, "%s", what);
+    return done;
 }
 
-static char *text(const char *format, const char *first, const char *second) {
+static char *text(const char *first, const char *second) {
     char *made;
-    must(asprintf(&made, format, first, second), "asprintf");
+    must(asprintf(&made, "%s%s", first, second), "asprintf");
     return made;
 }
 
 static void write_to(const char *file, const char *value) {
-    int fd = open(file, O_WRONLY | O_CLOEXEC);
-    must(fd, file);
+    int fd = must(open(file, O_WRONLY | O_CLOEXEC), file);
     must(write(fd, value, strlen(value)), file);
     close(fd);
 }
 
-static void bind_at(const char *source, const char *target) {
-    must(mount(source, target, NULL, MS_BIND, NULL), target);
+static void make_layer(uid_t uid) {
+    static const char *const folders[] = {"upper", "work", "root"};
+    for (int i = 0; i < 3; i++) {
+        must(mkdir(folders[i], 0755), folders[i]);
+        must(chown(folders[i], uid, uid), folders[i]);
+    }
+}
+
+static void become(uid_t uid) {
+    must(setgroups(0, NULL), "setgroups");
+    must(setresgid(uid, uid, uid), "setresgid");
+    must(setresuid(uid, uid, uid), "setresuid");
+    must(prctl(PR_SET_DUMPABLE, 1), "dumpable"); /* else /proc/self belongs to root, and uid_map with it */
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+}
+
+static void map_root(const char *uid) {
+    char *map = text("0 ", text(uid, " 1"));
+    write_to("/proc/self/uid_map", map);
+    write_to("/proc/self/setgroups", "deny");
+    write_to("/proc/self/gid_map", map);
+}
+
+static void mount_all(const char *fifo, const char *tree) {
+    must(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), "private");
+    char *options = text(text("lowerdir=", tree), ",upperdir=upper,workdir=work,userxattr");
+    must(mount("overlay", "root", "overlay", 0, options), "overlay");
+    must(chdir("root"), "root");
+    for (unsigned i = 0; i < sizeof DEVICES / sizeof *DEVICES; i++)
+        must(mount(text("/", DEVICES[i]), DEVICES[i], NULL, MS_BIND, NULL), DEVICES[i]);
+    must(mount(fifo, "run/doorbell", NULL, MS_BIND, NULL), "doorbell");
+    must(mount("proc", "proc", "proc", 0, NULL), "proc");
 }
 
 static void loopback_up(void) {
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    must(fd, "socket");
+    int fd = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
     must(ioctl(fd, SIOCSIFFLAGS, &request), "lo");
     close(fd);
 }
 
-/* Inside the seven namespaces. */
-static void enter(const char *fifo, const char *tree, const char *layer, const char *uid, const char *gid) {
-    must(prctl(PR_SET_PDEATHSIG, SIGKILL), "pdeathsig");
-    write_to("/proc/self/uid_map", text("0 %s 1", uid, NULL));
-    write_to("/proc/self/setgroups", "deny");
-    write_to("/proc/self/gid_map", text("0 %s 1", gid, NULL));
-    must(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), "private");
-    char *upper = text("%s/upper,workdir=%s/work,userxattr", layer, layer);
-    char *root = text("%s/root", layer, NULL);
-    must(mount("overlay", root, "overlay", 0, text("lowerdir=%s,upperdir=%s", tree, upper)), "overlay");
-    must(chdir(root), root);
-    for (unsigned i = 0; i < sizeof DEVICES / sizeof *DEVICES; i++)
-        bind_at(text("/dev/%s", DEVICES[i], NULL), text("dev/%s", DEVICES[i], NULL));
-    bind_at(fifo, "run/doorbell");
-    must(mount("proc", "proc", "proc", 0, NULL), "proc");
-    loopback_up();
-    must(syscall(SYS_pivot_root, ".", "."), "pivot_root");
-    must(umount2(".", MNT_DETACH), "umount");
-    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
-    execl("/init", "/init", NULL);
-    must(-1, "/init");
-}
-
-static long long now(void) {
-    struct timespec at;
-    must(clock_gettime(CLOCK_MONOTONIC, &at), "clock");
-    return at.tv_sec * 1000000000LL + at.tv_nsec;
-}
-
-static void listen_for_ready(int bell) {
-    char heard[65536] = "";
-    size_t size = 0;
-    struct pollfd polled = {.fd = bell, .events = POLLIN};
-    while (!strstr(heard, "READY\n")) {
-        int events = poll(&polled, 1, TIMEOUT);
-        must(events, "poll");
-        if (events == 0) errno = ETIMEDOUT, must(-1, "READY");
-        ssize_t more = read(bell, heard + size, sizeof heard - 1 - size);
-        must(more, "doorbell");
-        size += more;
-    }
-}
-
 int main(int count, char **words) {
-    if (count < 5) return 2;
-    char *fifo = words[1], *tree = words[2], *layer = words[3];
-    uid_t uid = atoi(words[4]) ? (uid_t)atoi(words[4]) : geteuid();
-    gid_t gid = atoi(words[4]) ? (gid_t)uid : getegid();
-    int bell = open(fifo, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    must(bell, fifo);
-    int log = open(text("%s/log", layer, NULL), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    long long requested = now();
-    static const char *const parts[] = {"upper", "work", "root"};
-    for (int i = 0; i < 3; i++) {
-        char *part = text("%s/%s", layer, parts[i]);
-        must(mkdir(part, 0755), part);
-        must(chown(part, uid, gid), part);
+    struct timespec began;
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    if (count < 5)
+        return 2;
+    const char *fifo = words[1], *tree = words[2], *layer = words[3], *uid = words[4];
+    dprintf(STDOUT_FILENO, "%lld\n", began.tv_sec * 1000000000LL + began.tv_nsec);
+    must(chdir(layer), layer);
+    make_layer(atoi(uid));
+    for (char **step = words + 5; *step; step += 2) {
+        if (!strcmp(step[0], "mkdir"))
+            must(mkdir(step[1], 0755), step[1]);
+        else
+            write_to(step[1], step[2]), step++;
     }
-    for (int i = 5; i < count; i++) {
-        if (!strcmp(words[i], "mkdir")) must(mkdir(words[i + 1], 0755), words[i + 1]), i += 1;
-        else write_to(words[i + 1], words[i + 2]), i += 2;
-    }
-    if (uid != geteuid()) {
-        must(setgroups(0, NULL), "setgroups");
-        must(setresgid(gid, gid, gid), "setresgid");
-        must(setresuid(uid, uid, uid), "setresuid");
-        must(prctl(PR_SET_DUMPABLE, 1), "dumpable"); /* else /proc/self of the child is root's */
-    }
-    char *uid_text, *gid_text;
-    must(asprintf(&uid_text, "%u", uid), "asprintf");
-    must(asprintf(&gid_text, "%u", gid), "asprintf");
-    struct clone_args how = {.flags = SEVEN, .exit_signal = SIGCHLD};
-    pid_t child = syscall(SYS_clone3, &how, sizeof how);
-    must(child, "clone3");
+    become(atoi(uid));
+    must(prctl(PR_SET_PDEATHSIG, SIGKILL), "pdeathsig"); /* after: a change of uid takes it back */
+    struct clone_args how = {.flags = NAMESPACES, .exit_signal = SIGCHLD};
+    pid_t child = must(syscall(SYS_clone3, &how, sizeof how), "clone3");
     if (child == 0) {
-        dup2(log, 1), dup2(log, 2);
-        setsid();
-        enter(fifo, tree, layer, uid_text, gid_text);
+        must(prctl(PR_SET_PDEATHSIG, SIGKILL), "pdeathsig");
+        map_root(uid);
+        mount_all(fifo, tree);
+        loopback_up();
+        must(syscall(SYS_pivot_root, ".", "."), "pivot_root");
+        must(umount2(".", MNT_DETACH), "umount");
+        execl("/init", "/init", NULL);
+        must(-1, "/init");
     }
-    listen_for_ready(bell);
-    printf("%lld\n", now() - requested);
-    must(kill(child, SIGKILL), "kill");
-    must(waitpid(child, NULL, 0), "wait");
-    return 0;
+    must(waitpid(child, NULL, 0), "waitpid");
+    return 1;
 }

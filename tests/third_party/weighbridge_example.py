@@ -33,16 +33,16 @@ class Copy(Instance):
     def __init__(self, child: Child, root: Path, limits: Limits) -> None:
         self._child = child
         self._root = root
-        asked = {"cpus": limits.cpus, "memory": limits.memory}
-        self.limits = {
-            name: Applied(value, None, reason="this engine knows no limits") for name, value in asked.items()
-        }
+        self._asked = {"cpus": limits.cpus, "memory": limits.memory}
 
     def processes(self) -> Mapping[Group, list[int]]:
         return {"workload": sharing_mounts(self._child.pid)}
 
     def cgroups(self) -> Mapping[str, Path]:
         return {}
+
+    def limits(self) -> Mapping[str, Applied]:
+        return {name: Applied(value, None, reason="this engine knows no limits") for name, value in self._asked.items()}
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("copy", (self._root,)),)
