@@ -72,7 +72,7 @@ def measure(rounds: int) -> Sequence[Measurement]:
         values = interleaved(sides, rounds)
     return [
         Measurement(
-            key=f"doorbell {side}",
+            key=f"doorbell.{'busy' if side == BUSY else 'idle'}",
             question=f"{QUESTION}, {side}",
             unit="s",
             ours=side,

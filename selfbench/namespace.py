@@ -34,9 +34,9 @@ AT_MOST = 3.0
 OURS, FLOOR, INSIDE = "namespace", "program in C", "program in C, from its first line"
 SOURCE = Path(__file__).parent / "floors" / "namespace.c"
 NOTE = (
-    "The floor is timed from posix_spawn of the program, because nothing calls clone(2) without a process. A helper in C "
-    "would take nearly all of the difference away. It is not worth its keep: it would have to be compiled on every "
-    "machine or trusted as a binary, and the target would no longer be the sandbox that anyone makes with unshare(1)."
+    "The floor is timed from posix_spawn of the program, because nothing calls clone(2) without a process. "
+    "A helper in C would take nearly all of the difference away, and is not worth its keep: it would be compiled on "
+    "every machine or trusted as a binary, and the target would no longer be the sandbox anyone makes with unshare(1)."
 )
 STEPS = (
     "a shell",
