@@ -80,7 +80,7 @@ def run(plan_file: Path | None, output: Path | None, report_to: Path | None, sho
 @cli.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write into.")
-@click.option("--format", "formats", help="Of html,md,csv,json. [all]")
+@click.option("--format", "formats", help="Of html,md,csv,json, and of formats that other packages add. [these four]")
 def report(files: tuple[Path, ...], output: Path, formats: str | None) -> int:
     """Write a report of result files, and print its table."""
     _report(files, output, formats)
