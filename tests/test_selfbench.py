@@ -14,8 +14,7 @@ import pytest
 from harness import host
 from selfbench.document import Selfbench, table
 from selfbench.measurement import Measurement, interleaved
-
-REPOSITORY = Path(__file__).parents[1]
+from tests.ground import REPOSITORY
 
 
 def measurement(ours: float, floor: float | None = 1.0, **promised: float) -> Measurement:
