@@ -123,30 +123,27 @@ Private_Hugetlb:       0 kB
 STATUS = "Name:\tsleep\nState:\tS (sleeping)\nRssAnon:\t     112 kB\nRssFile:\t    1700 kB\nRssShmem:\t       8 kB\n"
 
 
-def place(patch: pytest.MonkeyPatch, folder: Path, files: Mapping[str, str | type[OSError]]) -> None:
-    """Makes the files of process 1 hold that, or fail so when they are read."""
+def place(patch: pytest.MonkeyPatch, files: Mapping[str, str | type[OSError]]) -> None:
+    """Makes the files of any process hold that, or fail so when they are read."""
 
-    fields = memory._fields
-
-    def read(path: Path) -> dict[str, int]:
-        content = files[path.name]
+    def read(_: int, file: str) -> str:
+        content = files[file]
         if not isinstance(content, str):
             raise content
-        (folder / path.name).write_text(content)
-        return fields(folder / path.name)
+        return content
 
-    patch.setattr(memory, "_fields", read)
+    patch.setattr(memory, "_read", read)
 
 
-def test_a_kernel_that_does_not_tell_the_kinds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_kernel_that_does_not_tell_the_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before Linux 5.4."""
-    place(monkeypatch, tmp_path, {"status": STATUS, "smaps_rollup": OLD_ROLLUP})
+    place(monkeypatch, {"status": STATUS, "smaps_rollup": OLD_ROLLUP})
     weight = memory.processes([1])
     assert weight == {("rss", None): 1816 * 1024, ("pss", None): 476 * 1024, ("uss", None): 160 * 1024}
 
 
-def test_without_the_right_to_ptrace_there_is_rss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    place(monkeypatch, tmp_path, {"status": STATUS, "smaps_rollup": PermissionError})
+def test_without_the_right_to_ptrace_there_is_rss(monkeypatch: pytest.MonkeyPatch) -> None:
+    place(monkeypatch, {"status": STATUS, "smaps_rollup": PermissionError})
     unseen = Unseen("not permitted to read /proc/1/smaps_rollup")
     rss: Weight = {("rss", "anonymous"): 112 * 1024, ("rss", "file"): 1700 * 1024, ("rss", "shmem"): 8 * 1024}
     assert memory.processes([1]) == rss | {("pss", None): unseen, ("uss", None): unseen}
@@ -155,13 +152,13 @@ def test_without_the_right_to_ptrace_there_is_rss(monkeypatch: pytest.MonkeyPatc
     assert {s.reason for s in samples if s.metric != "memory.rss"} == {unseen.reason}
 
 
-def test_a_zombie_of_somebody_else_weighs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    place(monkeypatch, tmp_path, {"status": "Name:\tsleep\nState:\tZ (zombie)\n", "smaps_rollup": PermissionError})
+def test_a_zombie_of_somebody_else_weighs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    place(monkeypatch, {"status": "Name:\tsleep\nState:\tZ (zombie)\n", "smaps_rollup": PermissionError})
     assert memory.processes([1]) == {(metric, None): 0 for metric in memory.METRICS}
 
 
-def test_a_process_of_which_nothing_may_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    place(monkeypatch, tmp_path, {"status": PermissionError, "smaps_rollup": PermissionError})
+def test_a_process_of_which_nothing_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    place(monkeypatch, {"status": PermissionError, "smaps_rollup": PermissionError})
     unseen = Unseen("not permitted to read /proc/1/status")
     assert memory.processes([1]) == {(metric, None): unseen for metric in memory.METRICS}
 

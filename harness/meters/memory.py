@@ -70,46 +70,64 @@ def processes(pids: Sequence[int]) -> Weight:
 
 def _process(pid: int) -> Weight:
     try:
-        status = _fields(Path(f"/proc/{pid}/status"))
-    except PermissionError:  # mounted with hidepid=1
-        return _unseen(Unseen(f"not permitted to read /proc/{pid}/status"))
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    try:
-        rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
+        rollup = _rollup(pid)
     except PermissionError:
-        if "RssAnon" not in status:  # it ended, and waits for its parent to ask
-            return {}
-        unseen = Unseen(f"not permitted to read /proc/{pid}/smaps_rollup")
-        kinds = {"anonymous": "RssAnon", "file": "RssFile", "shmem": "RssShmem"}
-        rss: Weight = {("rss", kind): status[name] for kind, name in kinds.items()}
-        return rss | {("pss", None): unseen, ("uss", None): unseen}
+        return _without_rollup(pid)
     except (FileNotFoundError, ProcessLookupError):
         if Path(f"/proc/{pid}").exists() and not Path("/proc/self/smaps_rollup").exists():
             return _unseen(Unseen("the kernel has no smaps_rollup (CONFIG_PROC_PAGE_MONITOR)"))
         return {}
-    if "Rss" not in rollup:  # it has just ended
+    if "Rss:" not in rollup:  # it has just ended
         return {}
-    uss = sum(value for name, value in rollup.items() if name.startswith("Private_"))
-    if "Pss_Anon" not in rollup:  # before Linux 5.4
-        return {("rss", None): rollup["Rss"], ("pss", None): rollup["Pss"], ("uss", None): uss}
+    uss = rollup["Private_Clean:"] + rollup["Private_Dirty:"] + rollup.get("Private_Hugetlb:", 0)
+    if "Pss_Anon:" not in rollup:  # before Linux 5.4
+        return {("rss", None): rollup["Rss:"], ("pss", None): rollup["Pss:"], ("uss", None): uss}
     # status is off by some pages a CPU: of that only what smaps_rollup does not tell is taken.
-    mapped = rollup["Rss"] - rollup["Anonymous"]
-    shmem = min(status.get("RssShmem", 0), mapped) if rollup["Pss_Shmem"] else 0
+    mapped = rollup["Rss:"] - rollup["Anonymous:"]
+    shmem = min(_status(pid).get("RssShmem", 0), mapped) if rollup["Pss_Shmem:"] else 0
     return {
-        ("rss", "anonymous"): rollup["Anonymous"],
+        ("rss", "anonymous"): rollup["Anonymous:"],
         ("rss", "file"): mapped - shmem,
         ("rss", "shmem"): shmem,
-        ("pss", "anonymous"): rollup["Pss_Anon"],
-        ("pss", "file"): rollup["Pss_File"],
-        ("pss", "shmem"): rollup["Pss_Shmem"],
+        ("pss", "anonymous"): rollup["Pss_Anon:"],
+        ("pss", "file"): rollup["Pss_File:"],
+        ("pss", "shmem"): rollup["Pss_Shmem:"],
         ("uss", None): uss,
     }
 
 
-def _fields(file: Path) -> dict[str, int]:
-    """The lines of a file that read `Name:  123 kB`, in bytes."""
-    return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", file.read_text(), re.MULTILINE)}
+def _without_rollup(pid: int) -> Weight:
+    """What is told of a process to whoever may not ptrace it."""
+    try:
+        status = _status(pid)
+    except PermissionError:  # mounted with hidepid=1
+        return _unseen(Unseen(f"not permitted to read /proc/{pid}/status"))
+    if "RssAnon" not in status:  # it ended, or waits for its parent to ask
+        return {}
+    unseen = Unseen(f"not permitted to read /proc/{pid}/smaps_rollup")
+    kinds = {"anonymous": "RssAnon", "file": "RssFile", "shmem": "RssShmem"}
+    rss: Weight = {("rss", kind): status[name] for kind, name in kinds.items()}
+    return rss | {("pss", None): unseen, ("uss", None): unseen}
+
+
+def _rollup(pid: int) -> dict[str, int]:
+    """smaps_rollup in bytes, names with their colon: a range, then `Name:  123 kB` again and again."""
+    words = _read(pid, "smaps_rollup").partition("\n")[2].split()
+    return {name: int(kib) * 1024 for name, kib in zip(words[::3], words[1::3], strict=True)}
+
+
+def _status(pid: int) -> dict[str, int]:
+    """What status tells of memory, in bytes; nothing of a process that has ended."""
+    try:
+        text = _read(pid, "status")
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+
+
+def _read(pid: int, file: str) -> str:
+    with open(f"/proc/{pid}/{file}", "rb") as opened:  # noqa: PTH123 a Path takes as long as the reading
+        return opened.read().decode()
 
 
 def _machine(pids: Sequence[int], guest_ram: str | None) -> tuple[Weight, Weight]:
