@@ -36,11 +36,11 @@ class Amounts:
     anonymous: int = 64
     file: int = 64
     shmem: int = 32
-    seconds: int = 2
+    seconds: int = 3
 
 
 PLAIN = Amounts()
-MORE = Amounts(anonymous=576, seconds=10)
+MORE = Amounts(anonymous=576, seconds=11)
 
 
 def true(amount: float) -> object:
