@@ -24,7 +24,7 @@ Cold = Literal["image", "all"]
 """Whose page cache is dropped before a start: that of the image's files, or the whole machine's too."""
 
 
-class Sample(msgspec.Struct, frozen=True):
+class Sample(msgspec.Struct, frozen=True, gc=False):
     """One value of one metric (see metrics.py). `value` is None exactly where `reason` says why."""
 
     metric: str
@@ -50,7 +50,7 @@ class Limits(msgspec.Struct, frozen=True):
     memory: Annotated[int, msgspec.Meta(gt=0)] = 256 * 2**20
 
 
-class Applied(msgspec.Struct, frozen=True):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """How one limit was applied. `mechanism` is None, with a reason, where it could not be; `seen` is from inside."""
 
     asked: float | int

@@ -141,7 +141,8 @@ def _rows(campaign: str, run: Run) -> Iterator[tuple[object, ...]]:
 
 def startup(run: Run) -> Iterator[tuple[str, float]]:
     """The intervals of one run in seconds: startup.total, startup.<mark> for each mark to ready, shutdown.total."""
-    ready, stopping, gone = run.mark("ready"), run.mark("stopping"), run.mark("gone")
+    marks = dict(reversed(run.marks))  # of two of a name the first counts
+    ready, stopping, gone = marks.get("ready"), marks.get("stopping"), marks.get("gone")
     if ready is not None:
         yield "startup.total", ready
         before = 0.0

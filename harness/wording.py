@@ -35,13 +35,13 @@ class Labels:
 
     def __init__(self, targets: Iterable[TargetRecord]) -> None:
         self._labels = {target.target: label(target) for target in targets}
+        self._places = {target: place for place, target in enumerate(self._labels)}
 
     def __getitem__(self, target: str) -> str:
         return self._labels.get(target, f"{line(target)} (its engine was not recorded)")
 
     def order(self, target: str) -> tuple[int, str]:
-        known = list(self._labels)
-        return (known.index(target) if target in known else len(known), target)
+        return (self._places.get(target, len(self._places)), target)
 
 
 def accelerator(target: TargetRecord) -> str | None:

@@ -6,8 +6,10 @@ Source: namespaces(7), user_namespaces(7), capabilities(7), proc(5): Seccomp and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
 from typing import Any, Literal
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -60,20 +62,30 @@ class Isolation:
     memory: int | None
     processes: int | None
 
+    @property
+    def configuration(self) -> Hashable:
+        """All of it but the processes, of which each launch may see another number."""
+        isolated = *self.namespaces.values(), self.root, self.capabilities, self.seccomp, self.no_new_privileges
+        return self.kernel, self.kernel_version, isolated, self.cpus, self.memory
+
 
 def read(facts: Mapping[str, Any], boot_id: str | None, namespaces: Mapping[str, int]) -> Isolation:
     """What FACTS say. boot_id, namespaces: the host's own, with inode numbers.
 
     Initial namespaces have the same inode numbers on every kernel, so that the boot id is compared first.
     """
-    inside = _text(facts.get("boot_id"))
+    inside, inodes = _text(facts.get("boot_id")), facts.get("namespaces")
+    inodes = inodes if isinstance(inodes, dict) else {}
+    outside = map(namespaces.get, NAMESPACES)
     kernel: Whose | None = None if not inside or not boot_id else "host's" if inside == boot_id else "own"
     return Isolation(
         kernel=kernel,
         kernel_version=_text(facts.get("kernel")),
-        namespaces={kind: _whose(kernel, _inodes(facts).get(kind), namespaces.get(kind)) for kind in NAMESPACES},
+        namespaces=dict(
+            zip(NAMESPACES, map(_whose, repeat(kernel), map(inodes.get, NAMESPACES), outside), strict=False)
+        ),
         root=_root(_text(facts.get("uid_map"))) if kernel == "host's" else None,
-        capabilities=_capabilities(facts.get("capabilities")),
+        capabilities=_capabilities(_effective(facts)),
         seccomp=SECCOMP.get(_count(facts.get("seccomp"))),
         no_new_privileges=SWITCH.get(_count(facts.get("no_new_privs"))),
         cpus=_count(facts.get("cpus")),
@@ -82,19 +94,15 @@ def read(facts: Mapping[str, Any], boot_id: str | None, namespaces: Mapping[str,
     )
 
 
-def _whose(kernel: Whose | None, inside: int | None, outside: int | None) -> Whose | None:
+def _whose(kernel: Whose | None, inside: object, outside: int | None) -> Whose | None:
     if kernel == "own":
         return "own"
-    if kernel is None or inside is None or outside is None:
+    if kernel is None or type(inside) is not int or outside is None:
         return None
     return "host's" if inside == outside else "own"
 
 
-def _inodes(facts: Mapping[str, Any]) -> dict[str, int]:
-    told = facts.get("namespaces")
-    return {kind: inode for kind, inode in told.items() if type(inode) is int} if isinstance(told, Mapping) else {}
-
-
+@cache
 def _root(uid_map: str | None) -> int | None:
     """The uid outside that 0 inside is, by a map of lines `inside outside count` with "; " between them."""
     for line in (uid_map or "").split("; "):
@@ -103,9 +111,14 @@ def _root(uid_map: str | None) -> int | None:
     return None
 
 
-def _capabilities(told: object) -> tuple[str, ...] | None:
-    mask = told.get("effective") if isinstance(told, Mapping) else None
-    if not isinstance(mask, str) or not re.fullmatch("[0-9a-fA-F]{1,16}", mask):
+def _effective(facts: Mapping[str, Any]) -> str | None:
+    told = facts.get("capabilities")
+    return _text(told.get("effective")) if isinstance(told, dict) else None
+
+
+@cache
+def _capabilities(mask: str | None) -> tuple[str, ...] | None:
+    if mask is None or not re.fullmatch("[0-9a-fA-F]{1,16}", mask):
         return None
     bits = int(mask, 16)
     unnamed = (f"#{bit}" for bit in range(len(CAPABILITIES), bits.bit_length()) if bits >> bit & 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -36,34 +36,32 @@ def found(host: Host, runs: Sequence[Run], labels: Labels) -> tuple[Inside, ...]
     boot_id, inodes = known.get("boot id"), known.get("namespaces")
     boot_id = boot_id if isinstance(boot_id, str) else None
     inodes = inodes if isinstance(inodes, dict) else {}
-    told: dict[bytes, list[tuple[Run, Isolation, dict[str, Applied]]]] = {}
+    told: dict[Hashable, tuple[Isolation, list[Run], list[int]]] = {}
     for run in sorted((run for run in runs if run.ok), key=lambda run: labels.order(run.target)):
-        inside = _printable(isolation.read(run.facts, boot_id, inodes))
-        limits = {name: msgspec.structs.replace(applied, seen=None) for name, applied in run.limits.items()}
-        alike = msgspec.json.encode((run.target, replace(inside, processes=None), limits))
-        told.setdefault(alike, []).append((run, inside, limits))
-    return tuple(_inside(alike, labels) for alike in told.values())
+        inside = isolation.read(run.facts, boot_id, inodes)
+        limits = tuple((name, how.asked, how.mechanism, how.reason) for name, how in run.limits.items())
+        _, alike, processes = told.setdefault((run.target, inside.configuration, limits), (inside, [], []))
+        alike.append(run)
+        if inside.processes is not None and inside.processes < LARGEST:
+            processes.append(inside.processes)
+    return tuple(_inside(*alike, labels) for alike in told.values())
 
 
-def _inside(alike: Sequence[tuple[Run, Isolation, dict[str, Applied]]], labels: Labels) -> Inside:
-    run, found, limits = alike[0]
-    processes = [each.processes for _, each, _ in alike if each.processes is not None]
+def _inside(found: Isolation, alike: Sequence[Run], processes: Sequence[int], labels: Labels) -> Inside:
+    run = alike[0]
     return Inside(
         target=line(run.target),
         label=labels[run.target],
-        workloads=tuple(sorted({line(each.workload) for each, _, _ in alike})),
+        workloads=tuple(sorted({line(workload) for workload in {each.workload for each in alike}})),
         runs=len(alike),
-        isolation=replace(found, processes=None),
+        isolation=_printable(found),
         processes=(min(processes), max(processes)) if processes else None,
-        limits=limits,
+        limits={name: msgspec.structs.replace(applied, seen=None) for name, applied in run.limits.items()},
     )
 
 
 def _printable(found: Isolation) -> Isolation:
     """FACTS are foreign: their text on one line, no count beyond what can be one."""
-    cpus, memory, processes = (
-        count if count is not None and 0 <= count < LARGEST else None
-        for count in (found.cpus, found.memory, found.processes)
-    )
+    cpus, memory = (count if count is not None and count < LARGEST else None for count in (found.cpus, found.memory))
     version = found.kernel_version and line(found.kernel_version)
-    return replace(found, kernel_version=version, cpus=cpus, memory=memory, processes=processes)
+    return replace(found, kernel_version=version, cpus=cpus, memory=memory, processes=None)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import BadInput
 from harness.model import Applied, Footer, Host, HostRecord, Run, Sample
 from harness.report import inside, rows
 from harness.report.inside import Inside
-from harness.report.rows import Row
+from harness.report.rows import Cell, Row
 from harness.store import Result
 from harness.wording import Labels, accelerator, label, line, plain
 
@@ -153,7 +154,8 @@ def _campaign(result: Result) -> Campaign:
     measured = [run for run in result.runs if run.phase == "measured"]
     cold = header.plan.cold
     runs = [run for run in measured if run.cold is (cold is not None) and not run.side and run.instances == 1]
-    reference, made = rows.rows(result, runs, labels)
+    cells = rows.cells(runs, labels)
+    reference, made = rows.rows(result, cells, labels)
     return Campaign(
         id=line(header.campaign),
         source=result.path.name,
@@ -177,7 +179,7 @@ def _campaign(result: Result) -> Campaign:
             for t in result.targets
         ),
         rows=tuple(made),
-        limits=_limits(runs, labels),
+        limits=_limits(cells, labels),
         insides=inside.found(header.host, runs, labels),
         failures=tuple(_failed(run, labels) for run in result.runs if not run.ok),
         unavailable=tuple(Absent(line(u.target), line(u.reason), line(u.hint)) for u in result.unavailable),
@@ -209,16 +211,12 @@ def _doubts(result: Result, left_out: int) -> list[str]:
     return told
 
 
-def _limits(runs: Sequence[Run], labels: Labels) -> tuple[Limit, ...]:
+def _limits(cells: Mapping[Cell, Sequence[Run]], labels: Labels) -> tuple[Limit, ...]:
     """Each limit as it was applied; where runs of one cell differ in that, each way is told with its count."""
-    told: dict[tuple[str, str, str, Applied], int] = {}
-    for run in sorted(runs, key=lambda run: (run.workload, labels.order(run.target))):
-        for name, applied in run.limits.items():
-            key = (run.target, run.workload, name, applied)
-            told[key] = told.get(key, 0) + 1
     return tuple(
         Limit(target, labels[target], workload, name, applied, n)
-        for (target, workload, name, applied), n in told.items()
+        for (workload, target), runs in cells.items()
+        for (name, applied), n in Counter(limit for run in runs for limit in run.limits.items()).items()
     )
 
 
