@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.stats.estimate import FEWEST_ROUNDS, median_interval, ratio_interval
+from harness.stats import estimate
+from harness.stats.estimate import FEWEST_ROUNDS, MANY_ROUNDS, median_interval, ratio_interval
 
 finite = st.floats(min_value=-1e12, max_value=1e12, allow_nan=False)
 positive = st.floats(min_value=1e-6, max_value=1e12, allow_nan=False)
@@ -119,3 +120,34 @@ def test_ratio_is_the_same_each_time_and_holds_what_simulation_expects() -> None
         assert ratio == ratio_interval(ours, theirs)
         covered += ratio.low <= 2 <= ratio.high
     assert covered >= 50
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("rounds", [MANY_ROUNDS, MANY_ROUNDS + 1, 2501])
+def test_many_rounds_give_the_interval_that_drawing_them_would(
+    monkeypatch: pytest.MonkeyPatch, rounds: int, shared: float
+) -> None:
+    """Within a twentieth of its width. shared: how much of what a round does it does to both."""
+    chance = np.random.default_rng(5)
+    common, own, other = chance.standard_normal((3, rounds))
+    ours, theirs = (
+        dict(enumerate(np.exp(spread * (shared * common + math.sqrt(1 - shared**2) * mine))))
+        for spread, mine in ((0.1, own), (0.2, other))
+    )
+    told = ratio_interval(ours, theirs)
+    monkeypatch.setattr(estimate, "MANY_ROUNDS", math.inf)
+    drawn = ratio_interval(ours, theirs)
+    assert told and drawn and told.low and told.high and drawn.low and drawn.high
+    assert told.ratio == drawn.ratio
+    width = drawn.high - drawn.low
+    assert told.low == pytest.approx(drawn.low, abs=width / 20)
+    assert told.high == pytest.approx(drawn.high, abs=width / 20)
+
+
+def test_many_rounds_of_the_same_have_an_exact_ratio() -> None:
+    varied = dict(enumerate(np.random.default_rng(5).exponential(size=MANY_ROUNDS)))
+    constant = dict.fromkeys(varied, 3.0)
+    for values in (varied, constant):
+        told = ratio_interval({key: 2 * value for key, value in values.items()}, values)
+        assert told is not None
+        assert (told.ratio, told.low, told.high) == (2.0, 2.0, 2.0)

@@ -256,6 +256,35 @@ def test_every_metric_of_a_full_weighing_has_a_row(weighing: Result, weighed: Ca
             assert len(shown.values) == (0 if (target, metric) == ("libvirt/pc", "memory.charged") else 7)
 
 
+def test_launches_that_sampled_in_other_ways_are_one_cell(weighing: Result) -> None:
+    """Samples in another order, one that could not be read, and two of one piece: each total is its own launch's."""
+
+    def otherwise(run: Run) -> Run:
+        samples = list(run.samples)
+        if run.round == 2:
+            samples.sort(key=lambda sample: sample.metric)
+        if run.round == 3:
+            samples = [
+                msgspec.structs.replace(s, value=None, reason="gone") if s.metric == "memory.pss" else s
+                for s in samples
+            ]
+        if run.round == 4:
+            samples += [s for s in samples if s.metric == "memory.pss"]
+        return msgspec.structs.replace(run, samples=samples)
+
+    before, after = (summarize([result]).campaigns[0] for result in (weighing, changed(weighing, otherwise)))
+    for was in before.rows:
+        now = cell(after, was.target, was.workload, was.metric)
+        if was.metric != "memory.pss":
+            assert replace(now, pieces=()) == replace(was, pieces=())
+            assert {piece.name: piece for piece in now.pieces} == {piece.name: piece for piece in was.pieces}
+        else:
+            *_, third, fourth = was.values[:4]
+            assert now.values == (*was.values[:2], 2 * fourth, *was.values[4:])
+            assert now.reason == "1 of 7 not read: gone"
+            assert third not in now.values
+
+
 def test_pieces_are_named_by_group_and_part(weighed: Campaign) -> None:
     def named(target: str, metric: str) -> dict[str, float | None]:
         return {piece.name: piece.median for piece in cell(weighed, target, "hello", metric).pieces}

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from itertools import repeat
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -62,7 +61,7 @@ class Isolation:
     memory: int | None
     processes: int | None
 
-    @property
+    @cached_property
     def configuration(self) -> Hashable:
         """All of it but the processes, of which each launch may see another number."""
         isolated = *self.namespaces.values(), self.root, self.capabilities, self.seccomp, self.no_new_privileges
@@ -74,23 +73,48 @@ def read(facts: Mapping[str, Any], boot_id: str | None, namespaces: Mapping[str,
 
     Initial namespaces have the same inode numbers on every kernel, so that the boot id is compared first.
     """
-    inside, inodes = _text(facts.get("boot_id")), facts.get("namespaces")
-    inodes = inodes if isinstance(inodes, dict) else {}
-    outside = map(namespaces.get, NAMESPACES)
+    inside, told = _text(facts.get("boot_id")), facts.get("namespaces")
+    inodes = told if isinstance(told, dict) else {}
     kernel: Whose | None = None if not inside or not boot_id else "host's" if inside == boot_id else "own"
+    return _isolation(
+        kernel,
+        tuple([_whose(kernel, inodes.get(kind), namespaces.get(kind)) for kind in NAMESPACES]),
+        _text(facts.get("kernel")),
+        _text(facts.get("uid_map")),
+        _effective(facts),
+        _count(facts.get("seccomp")),
+        _count(facts.get("no_new_privs")),
+        _count(facts.get("cpus")),
+        _count(facts.get("memory")),
+        _count(facts.get("processes")),
+    )
+
+
+@lru_cache
+def _isolation(
+    kernel: Whose | None,
+    namespaces: tuple[Whose | None, ...],
+    version: str | None,
+    uid_map: str | None,
+    capabilities: str | None,
+    seccomp: int | None,
+    no_new_privs: int | None,
+    cpus: int | None,
+    memory: int | None,
+    processes: int | None,
+) -> Isolation:
+    """Of many launches nearly all find the same."""
     return Isolation(
         kernel=kernel,
-        kernel_version=_text(facts.get("kernel")),
-        namespaces=dict(
-            zip(NAMESPACES, map(_whose, repeat(kernel), map(inodes.get, NAMESPACES), outside), strict=False)
-        ),
-        root=_root(_text(facts.get("uid_map"))) if kernel == "host's" else None,
-        capabilities=_capabilities(_effective(facts)),
-        seccomp=SECCOMP.get(_count(facts.get("seccomp"))),
-        no_new_privileges=SWITCH.get(_count(facts.get("no_new_privs"))),
-        cpus=_count(facts.get("cpus")),
-        memory=_count(facts.get("memory")),
-        processes=_count(facts.get("processes")),
+        kernel_version=version,
+        namespaces=dict(zip(NAMESPACES, namespaces, strict=True)),
+        root=_root(uid_map) if kernel == "host's" else None,
+        capabilities=_capabilities(capabilities),
+        seccomp=SECCOMP.get(seccomp),
+        no_new_privileges=SWITCH.get(no_new_privs),
+        cpus=cpus,
+        memory=memory,
+        processes=processes,
     )
 
 
@@ -102,7 +126,6 @@ def _whose(kernel: Whose | None, inside: object, outside: int | None) -> Whose |
     return "host's" if inside == outside else "own"
 
 
-@cache
 def _root(uid_map: str | None) -> int | None:
     """The uid outside that 0 inside is, by a map of lines `inside outside count` with "; " between them."""
     for line in (uid_map or "").split("; "):
@@ -116,7 +139,6 @@ def _effective(facts: Mapping[str, Any]) -> str | None:
     return _text(told.get("effective")) if isinstance(told, dict) else None
 
 
-@cache
 def _capabilities(mask: str | None) -> tuple[str, ...] | None:
     if mask is None or not re.fullmatch("[0-9a-fA-F]{1,16}", mask):
         return None

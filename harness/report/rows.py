@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from operator import attrgetter
+from typing import cast
 
-import msgspec
 import numpy as np
 
 from harness import meters, metrics, store
@@ -68,33 +69,28 @@ class Row:
 
 Cell = tuple[str, str]
 """A workload and a target."""
-Column = Sequence[Sample]
-"""What launches that sampled alike have in the same place."""
+Values = Sequence[int | float | None]
+WHICH, VALUE = attrgetter("metric", "group", "part"), attrgetter("value")
 
 
 @dataclass(frozen=True)
 class _Series:
-    """One metric of one cell, launch by launch: its round, and the total or the reason why there is none."""
+    """One metric of one cell: the totals of the launches that have one with their rounds, why the others have none."""
 
     rounds: Sequence[int]
-    totals: Sequence[float | None]
-    reasons: Sequence[str | None]
+    values: tuple[float, ...]
+    missing: Sequence[str]
     pieces: tuple[Piece, ...]
-
-    @cached_property
-    def values(self) -> tuple[float, ...]:
-        return tuple(total for total in self.totals if total is not None)
 
     @cached_property
     def by_round(self) -> dict[int, float]:
         """One value a round: the median, should a round have visited its cell more than once."""
-        known = [(number, total) for number, total in zip(self.rounds, self.totals, strict=True) if total is not None]
-        if len(found := dict(known)) == len(known):
+        if len(found := dict(zip(self.rounds, self.values, strict=True))) == len(self.values):
             return found
         totals: dict[int, list[float]] = {}
-        for number, total in known:
-            totals.setdefault(number, []).append(total)
-        return {number: float(np.median(each)) for number, each in totals.items()}
+        for number, value in zip(self.rounds, self.values, strict=True):
+            totals.setdefault(number, []).append(value)
+        return {number: float(np.median(values)) for number, values in totals.items()}
 
 
 NOTHING = _Series((), (), (), ())
@@ -102,10 +98,25 @@ NOTHING = _Series((), (), (), ())
 
 @dataclass(frozen=True)
 class _Alike:
-    """Launches of one cell that sampled alike: where they stand among all of it, and each metric's columns."""
+    """Launches of one cell that sampled alike: where they stand among all of it, their samples, and these as columns.
+
+    metrics: the columns of each metric.
+    """
 
     places: Sequence[int]
-    columns: Mapping[str, Sequence[Column]]
+    samples: Sequence[Sequence[Sample]]
+    columns: Sequence[Values]
+    metrics: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What launches that sampled alike tell of one piece, and why some of it could not be read."""
+
+    group: str | None
+    part: str | None
+    values: Values
+    reason: str | None
 
 
 def cells(runs: Iterable[Run], labels: Labels) -> dict[Cell, list[Run]]:
@@ -125,9 +136,7 @@ def rows(result: Result, cells: Mapping[Cell, Sequence[Run]], labels: Labels) ->
     ran = {target for (_, target), runs in ok.items() if runs}
     reference = next((target for target in REFERENCES if target in ran), None)
     alike = {cell: _alike([run.samples for run in runs]) for cell, runs in ok.items()}
-    units = {
-        name: columns[0][0].unit for each in alike.values() for one in each for name, columns in one.columns.items()
-    }
+    units = {sample.metric: sample.unit for each in alike.values() for one in each for sample in one.samples[0]}
     wanted = [metric for metric in ROWS if metric in units or metric not in OPTIONAL]
     wanted += [metric for metric in units if metric not in ROWS]  # of meters of somebody else's
     made = []
@@ -174,7 +183,7 @@ def _weigh(
 def _started(runs: Sequence[Run]) -> _Series:
     intervals = [dict(store.startup(run)) for run in runs]
     totals = [each.get("startup.total") for each in intervals]
-    reasons = [None if total is not None else "the run has no mark `ready`" for total in totals]
+    missing = ["the run has no mark `ready`" for total in totals if total is None]
     phases: dict[str, list[float]] = {}
     for each in intervals:
         for name, seconds in each.items():
@@ -184,7 +193,7 @@ def _started(runs: Sequence[Run]) -> _Series:
         for name, times in phases.items()
         if name.startswith(metrics.STARTUP_PHASE) and name != "startup.total"
     )
-    return _Series([run.round for run in runs], totals, reasons, pieces)
+    return _Series(*_known([run.round for run in runs], totals), missing, pieces)
 
 
 def _alike(launches: Sequence[Sequence[Sample]]) -> list[_Alike]:
@@ -192,65 +201,104 @@ def _alike(launches: Sequence[Sequence[Sample]]) -> list[_Alike]:
 
     There may be very many launches and there are few ways to sample: the rest is done for each way.
     """
-    places: dict[tuple[tuple[str, str | None, str | None], ...], list[int]] = {}
+    found: dict[tuple[tuple[str, str | None, str | None], ...], tuple[list[int], list[Values]]] = {}
     for at, samples in enumerate(launches):
-        places.setdefault(tuple([(s.metric, s.group, s.part) for s in samples]), []).append(at)
-    found = []
-    for shape, mine in places.items():
-        columns: dict[str, list[Column]] = {}
-        for (metric, _, _), column in zip(shape, zip(*(launches[at] for at in mine), strict=True), strict=True):
+        places, values = found.setdefault(tuple(map(WHICH, samples)), ([], []))
+        places.append(at)
+        values.append(tuple(map(VALUE, samples)))
+    alike = []
+    for shape, (places, values) in found.items():
+        columns: dict[str, list[int]] = {}
+        for column, (metric, _, _) in enumerate(shape):
             columns.setdefault(metric, []).append(column)
-        found.append(_Alike(mine, columns))
-    return found
+        alike.append(_Alike(places, [launches[at] for at in places], list(zip(*values, strict=True)), columns))
+    return alike
 
 
 def _series(metric: str, rounds: Sequence[int], alike: Sequence[_Alike]) -> _Series:
     totals: list[float | None] = [None] * len(rounds)
-    reasons: list[str | None] = ["it was not sampled"] * len(rounds)
-    pieces: dict[str, list[Sample]] = {}
+    reasons: dict[int, str | None] = {}
+    pieces: dict[str, list[_Part]] = {}
     for each in alike:
-        columns = each.columns.get(metric, ())
-        values = [[sample.value for sample in column] for column in columns]
+        columns = each.metrics.get(metric, ())
+        values = [each.columns[column] for column in _counted(each, columns)]
         if any(None in column for column in values):
-            for at, samples in zip(each.places, zip(*columns, strict=True), strict=True):
-                totals[at] = headline(samples, metric)
-                told = next((sample.reason for sample in samples if sample.reason is not None), None)
-                reasons[at] = told if totals[at] is None else None
-        else:
-            for at, total in zip(each.places, map(sum, zip(*values, strict=True)), strict=bool(values)):
-                totals[at], reasons[at] = total, None
-        for name, column in _by_name(columns).items():
-            pieces.setdefault(name, []).extend(column)
-    return _Series(rounds, totals, reasons, tuple(piece(name, samples) for name, samples in pieces.items()))
+            for at, samples in zip(each.places, each.samples, strict=True):
+                mine = [samples[column] for column in columns]
+                totals[at], reasons[at] = headline(mine, metric), _why(mine)
+        elif values:
+            sums = values[0] if len(values) == 1 else map(sum, zip(*values, strict=True))
+            for at, total in zip(each.places, sums, strict=True):
+                totals[at] = total
+        for name, part in _parts(each, columns):
+            pieces.setdefault(name, []).append(part)
+    missing = [reasons.get(at) or "it was not sampled" for at, total in enumerate(totals) if total is None]
+    return _Series(*_known(rounds, totals), missing, tuple(_piece(name, parts) for name, parts in pieces.items()))
 
 
-def _by_name(columns: Sequence[Column]) -> dict[str, Column]:
-    """A column a piece. One of several samples has a value only where all of them have, just as the headline."""
-    named: dict[str, list[Column]] = {}
+def _counted(alike: _Alike, columns: Sequence[int]) -> Sequence[int]:
+    """Without those that headline() skips in every launch: the workload in a VM, of which nothing can be read."""
+    groups = [alike.samples[0][column].group for column in columns]
+    if "guest" not in groups or None in alike.columns[columns[groups.index("guest")]]:
+        return columns
+    return [
+        column
+        for column, group in zip(columns, groups, strict=True)
+        if group != "workload" or any(value is not None for value in alike.columns[column])
+    ]
+
+
+def _known(rounds: Sequence[int], totals: Sequence[float | None]) -> tuple[Sequence[int], tuple[float, ...]]:
+    """The launches that have a total: their rounds, and it."""
+    if None not in totals:
+        return rounds, tuple(cast(Sequence[float], totals))
+    known = [(number, total) for number, total in zip(rounds, totals, strict=True) if total is not None]
+    return [number for number, _ in known], tuple(total for _, total in known)
+
+
+def _parts(alike: _Alike, columns: Sequence[int]) -> Iterator[tuple[str, _Part]]:
+    """One of several samples has a value only where all of them have, just as the headline."""
+    named: dict[str, list[int]] = {}
     for column in columns:
-        named.setdefault(" · ".join(n for n in (column[0].group, column[0].part) if n) or "total", []).append(column)
-    return {
-        name: mine[0] if len(mine) == 1 else [_sum(samples) for samples in zip(*mine, strict=True)]
-        for name, mine in named.items()
-    }
+        first = alike.samples[0][column]
+        named.setdefault(" · ".join(name for name in (first.group, first.part) if name) or "total", []).append(column)
+    for name, mine in named.items():
+        values = alike.columns[mine[0]]
+        if len(mine) > 1:
+            each = zip(*(alike.columns[column] for column in mine), strict=True)
+            values = [None if None in row else sum(row) for row in each]
+        reason = _why(samples[column] for samples in alike.samples for column in mine) if None in values else None
+        first = alike.samples[0][mine[0]]
+        yield name, _Part(first.group, first.part, values, reason)
 
 
-def _sum(samples: Sequence[Sample]) -> Sample:
-    values = [sample.value for sample in samples if sample.value is not None]
-    if len(values) < len(samples):
-        return next(sample for sample in samples if sample.value is None)
-    return msgspec.structs.replace(samples[0], value=sum(values))
+def _why(samples: Iterable[Sample]) -> str | None:
+    """The first reason of a value that could not be read."""
+    return next((sample.reason for sample in samples if sample.reason is not None), None)
+
+
+def _piece(name: str, parts: Sequence[_Part]) -> Piece:
+    """The median of what could be read, and the first reason where something could not."""
+    values = [value for part in parts for value in part.values if value is not None]
+    reason = next((line(part.reason) for part in parts if part.reason is not None), None)
+    group, part = (None if told is None else line(told) for told in (parts[0].group, parts[0].part))
+    return Piece(line(name), group, part, float(np.median(values)) if values else None, len(values), reason)
+
+
+def piece(name: str, samples: Sequence[Sample]) -> Piece:
+    """What samples of one kind come to."""
+    return _piece(name, [_Part(samples[0].group, samples[0].part, [s.value for s in samples], _why(samples))])
 
 
 def _reason(series: _Series, metric: str) -> str | None:
     """Why there is no value, or why there are fewer than launches; None where nothing is missing."""
-    if not series.rounds:
+    launches = len(series.values) + len(series.missing)
+    if not launches:
         return "the image was not weighed" if metric == "disk.shared" else "no measured run succeeded"
-    missing = [reason for reason in series.reasons if reason is not None]
-    if not missing:
+    if not series.missing:
         return None
-    told = line(missing[0])
-    return told if len(missing) == len(series.rounds) else f"{len(missing)} of {len(series.rounds)} not read: {told}"
+    told = line(series.missing[0])
+    return told if not series.values else f"{len(series.missing)} of {launches} not read: {told}"
 
 
 def _no_ratio(reference: str | None, values: Sequence[float], zero: _Series) -> str:
@@ -261,11 +309,3 @@ def _no_ratio(reference: str | None, values: Sequence[float], zero: _Series) -> 
     if 0 in zero.values:
         return f"{reference} has 0"
     return f"it shares no round with {reference}"
-
-
-def piece(name: str, samples: Sequence[Sample]) -> Piece:
-    """The median of what could be read, and the first reason where something could not."""
-    values = [sample.value for sample in samples if sample.value is not None]
-    reason = next((line(sample.reason) for sample in samples if sample.reason is not None), None)
-    group, part = (None if told is None else line(told) for told in (samples[0].group, samples[0].part))
-    return Piece(line(name), group, part, float(np.median(values)) if values else None, len(values), reason)
