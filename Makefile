@@ -27,7 +27,7 @@ test: setup lint
 
 # While working: what needs no engine, on .venv as it is.
 check: .venv lint
-	$(BIN)/pytest -m "not engine"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine"
 
 lint:
 	$(BIN)/ruff format --check

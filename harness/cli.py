@@ -175,7 +175,9 @@ def _tell_left_behind(error: LeftBehind) -> None:
 def _report(files: Sequence[Path], folder: Path | None, formats: str | None) -> None:
     """Prints the table of these results, and writes the report where a folder is named."""
     # Here, because pandas and matplotlib have no business in a process that is measuring.
-    from harness.report import FORMATS, summarize, terminal, write
+    from harness.report import terminal
+    from harness.report.formats import FORMATS, write
+    from harness.report.summary import summarize
     from harness.store import read
 
     results = [read(file) for file in files]

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from harness.model import Run
-from harness.report import summarize
 from harness.report.rows import Row
+from harness.report.summary import summarize
 from harness.store import Result
 from harness.wording import line
 

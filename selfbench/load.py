@@ -39,7 +39,7 @@ import json, sys, time
 from pathlib import Path
 import pandas
 from harness import store
-from harness.report import summarize
+from harness.report.summary import summarize
 path = Path(sys.argv[1])
 began = time.perf_counter()
 result = store.read(path)

@@ -16,7 +16,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from harness.report import summarize, terminal, write
+from harness.report import terminal
+from harness.report.formats import write
+from harness.report.summary import summarize
 from harness.store import read
 from selfbench.document import Selfbench
 from selfbench.document import table as figures_table

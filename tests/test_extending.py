@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from harness import meters, report
+from harness import meters
 from harness.backends import Unseen
 from harness.errors import BadInput, Unavailable
 from harness.model import Record, Run, Sample, headline
-from harness.report import markdown, summarize
+from harness.report import formats, markdown
+from harness.report.summary import summarize
 from harness.store import Result, read
 from tests.children import Told, child, gone
 from tests.ground import REPOSITORY, Ground, Said, ground
@@ -260,13 +261,13 @@ def test_a_report_shows_what_a_meter_weighed_that_is_not_installed_here() -> Non
 
 
 def test_a_format_is_written_where_it_is_asked_for(site: Path, tmp_path: Path) -> None:
-    assert report.write([read(SAMPLE)], tmp_path / "out", ["tsv"]) == [tmp_path / "out/headlines.tsv"]
+    assert formats.write([read(SAMPLE)], tmp_path / "out", ["tsv"]) == [tmp_path / "out/headlines.tsv"]
     with pytest.raises(BadInput, match="no report format 'csw': choose among html, md, csv, json, tsv"):
-        report.write([read(SAMPLE)], tmp_path / "out", ["csw"])
+        formats.write([read(SAMPLE)], tmp_path / "out", ["csw"])
 
 
 def test_a_format_that_cannot_be_imported_is_bad_input(site: Path, tmp_path: Path) -> None:
     install(site, "bad-formats", {"weighbridge.reports": {"bad": "weighbridge_absent:write"}})
     with pytest.raises(BadInput, match="the report format bad: weighbridge_absent:write cannot be imported"):
-        report.write([read(SAMPLE)], tmp_path / "out", ["bad"])
+        formats.write([read(SAMPLE)], tmp_path / "out", ["bad"])
     assert not (tmp_path / "out").exists()

@@ -59,7 +59,7 @@ def run(place: Ground, *arguments: str | Path) -> Said:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pytest", *arguments],
         cwd=place.folder,
-        env={**os.environ, **place.environment},
+        env={name: value for name, value in os.environ.items() if "XDIST" not in name} | place.environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

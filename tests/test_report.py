@@ -24,11 +24,11 @@ from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from harness import report, store
+from harness import store
 from harness.errors import BadInput
 from harness.meters.isolation import CAPABILITIES, NAMESPACES
 from harness.model import Applied, Failure, Footer, Run, Sample, TargetRecord, headline
-from harness.report import html, looks, markdown, matrix, pictures, tables, terminal
+from harness.report import formats, html, looks, markdown, matrix, pictures, tables, terminal
 from harness.report.rows import Row
 from harness.report.summary import Campaign, summarize
 from harness.stats.estimate import Ratio, median_interval
@@ -526,7 +526,7 @@ def test_without_the_hosts_own_namespaces_nothing_is_called_own(weighing: Result
 
 
 def test_isolation_is_data_too(weighing: Result, tmp_path: Path) -> None:
-    _, table, summary = report.write([weighing], tmp_path, ["csv", "json"])
+    _, table, summary = formats.write([weighing], tmp_path, ["csv", "json"])
     told = json.loads(summary.read_text("utf-8"))["campaigns"][0]["insides"]
     assert [(i["target"], i["runs"], i["isolation"]["kernel"]) for i in told] == [
         ("host", 21, "host's"), ("namespace", 21, "host's"), ("docker", 21, "host's"), ("libvirt/pc", 21, "own"),
@@ -613,7 +613,7 @@ def test_an_interval_shares_the_unit_of_its_median_and_a_single_value_has_none()
 
 
 def test_every_format_says_what_ran_the_guest(golden: Result, tmp_path: Path) -> None:
-    written = {path.name: path for path in report.write([golden], tmp_path, report.FORMATS)}
+    written = {path.name: path for path in formats.write([golden], tmp_path, formats.FORMATS)}
     assert set(written) == {
         "index.html", "report.md", "startup.png", "memory.png", "disk.png", "values.csv", "isolation.csv",
         "summary.json",
@@ -681,7 +681,7 @@ def test_a_terminals_table_fits_and_nothing_is_cut(golden: Result, width: int) -
 
 
 def test_the_csv_has_every_value_as_it_was_measured(golden: Result, tmp_path: Path) -> None:
-    path, _ = report.write([golden], tmp_path, ["csv"])
+    path, _ = formats.write([golden], tmp_path, ["csv"])
     rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
     assert len(rows) == len(golden.frame())
     ready = {row["run"]: float(row["value"]) for row in rows if row["metric"] == "startup.total"}
@@ -693,7 +693,7 @@ def test_the_csv_has_every_value_as_it_was_measured(golden: Result, tmp_path: Pa
 
 
 def test_the_json_is_strict_and_holds_the_rows(golden: Result, tmp_path: Path) -> None:
-    (path,) = report.write([golden], tmp_path, ["json"])
+    (path,) = formats.write([golden], tmp_path, ["json"])
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -712,7 +712,7 @@ def test_the_json_is_strict_and_holds_the_rows(golden: Result, tmp_path: Path) -
 
 
 def test_a_report_is_the_same_each_time(golden: Result, tmp_path: Path) -> None:
-    first, second = (report.write([golden], tmp_path / name, report.FORMATS) for name in ("a", "b"))
+    first, second = (formats.write([golden], tmp_path / name, formats.FORMATS) for name in ("a", "b"))
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
 
@@ -765,7 +765,7 @@ def test_a_total_that_fills_many_powers_of_ten_has_no_more_marks_than_fit(golden
 
 def test_a_campaign_without_any_run_still_gives_a_report(golden: Result, tmp_path: Path) -> None:
     empty = changed(golden, lambda _: None, images=[])
-    assert report.write([empty], tmp_path, report.FORMATS)
+    assert formats.write([empty], tmp_path, formats.FORMATS)
     assert "not here" in shown(empty)
 
 
@@ -777,13 +777,13 @@ def test_a_folder_that_cannot_be_written_is_refused(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadInput, match="cannot write the report to") as refused:
-        report.write([golden], place(tmp_path), ["csv"])
+        formats.write([golden], place(tmp_path), ["csv"])
     assert "\n" not in str(refused.value)
 
 
 def test_a_format_that_is_not_there_is_refused_before_anything_is_written(golden: Result, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no report format 'pdf': choose among html, md, csv, json"):
-        report.write([golden], tmp_path / "r", ["html", "pdf"])
+        formats.write([golden], tmp_path / "r", ["html", "pdf"])
     assert not (tmp_path / "r").exists()
 
 

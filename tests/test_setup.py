@@ -199,7 +199,7 @@ def test_make_says_what_a_newcomer_is_told() -> None:
     ]
     *before, tests = run_make("test", "REQUIRE=docker")
     assert (before, tests) == (["./setup.sh", *lint], "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest")
-    assert run_make("check")[-4:] == [*lint, '.venv/bin/pytest -m "not engine"']
+    assert run_make("check")[-4:] == [*lint, '.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not engine"']
     assert (REPOSITORY / ".ci/run").read_text().endswith("exec make test\n")
 
 

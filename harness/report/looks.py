@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from harness.model import Group
-from harness.report.rows import Piece, Row
+from harness.report.rows import Row
+from harness.report.series import Piece
 
 INK, QUIET, LINE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#fefefe"
 # The page's own colours, so that a picture is at home in its dark mode too.

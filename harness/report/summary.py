@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.errors import BadInput
 from harness.model import Applied, Footer, Host, HostRecord, Run, Sample
-from harness.report import inside, rows
+from harness.report import inside, rows, series
 from harness.report.inside import Inside
 from harness.report.rows import Cell, Row
 from harness.store import Result
@@ -245,5 +245,5 @@ def _readings(hosts: Sequence[HostRecord]) -> tuple[Reading, ...]:
     return tuple(
         Reading(at, metric, group, part and line(part), unit, piece.median, piece.n, piece.reason)
         for (at, metric, group, part, unit), found in samples.items()
-        for piece in [rows.piece(metric, found)]
+        for piece in [series.piece(metric, found)]
     )
