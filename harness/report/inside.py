@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from harness.meters import isolation
 from harness.meters.isolation import Isolation
 from harness.model import LARGEST, Applied, Host, Run
+from harness.report.rows import Cell
 from harness.wording import Labels, line
 
 
@@ -30,16 +31,17 @@ class Inside:
     limits: dict[str, Applied]
 
 
-def found(host: Host, runs: Sequence[Run], labels: Labels) -> tuple[Inside, ...]:
+def found(host: Host, cells: Mapping[Cell, Sequence[Run]], labels: Labels) -> tuple[Inside, ...]:
     """What the launches found inside, target by target; alike ones are told once, with their count."""
     known = host.informational
     boot_id, inodes = known.get("boot id"), known.get("namespaces")
     boot_id = boot_id if isinstance(boot_id, str) else None
     inodes = inodes if isinstance(inodes, dict) else {}
     told: dict[Hashable, tuple[Isolation, list[Run], list[int]]] = {}
-    for run in sorted((run for run in runs if run.ok), key=lambda run: labels.order(run.target)):
+    by_target = sorted(cells, key=lambda cell: labels.order(cell[1]))
+    for run in (run for cell in by_target for run in cells[cell] if run.ok):
         inside = isolation.read(run.facts, boot_id, inodes)
-        limits = tuple((name, how.asked, how.mechanism, how.reason) for name, how in run.limits.items())
+        limits = tuple([(name, how.asked, how.mechanism, how.reason) for name, how in run.limits.items()])
         _, alike, processes = told.setdefault((run.target, inside.configuration, limits), (inside, [], []))
         alike.append(run)
         if inside.processes is not None and inside.processes < LARGEST:

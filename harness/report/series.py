@@ -81,17 +81,18 @@ class _Part:
 
 def started(runs: Sequence[Run]) -> Series:
     """startup.total, made of the phases up to ready."""
-    intervals = [dict(store.startup(run)) for run in runs]
-    totals = [each.get("startup.total") for each in intervals]
-    missing = ["the run has no mark `ready`" for total in totals if total is None]
+    totals: list[float | None] = []
     phases: dict[str, list[float]] = {}
-    for each in intervals:
-        for name, seconds in each.items():
+    for run in runs:
+        intervals = dict(store.startup(run))
+        totals.append(intervals.pop("startup.total", None))
+        for name, seconds in intervals.items():
             phases.setdefault(name, []).append(seconds)
+    missing = ["the run has no mark `ready`" for total in totals if total is None]
     pieces = tuple(
         Piece(line(name.removeprefix(metrics.STARTUP_PHASE)), None, None, float(np.median(times)), len(times), None)
         for name, times in phases.items()
-        if name.startswith(metrics.STARTUP_PHASE) and name != "startup.total"
+        if name.startswith(metrics.STARTUP_PHASE)
     )
     return Series(*_known([run.round for run in runs], totals), missing, pieces)
 
@@ -101,17 +102,21 @@ def put_together(launches: Sequence[Sequence[Sample]]) -> list[Alike]:
 
     There may be very many launches and there are few ways to sample: the rest is done for each way.
     """
-    found: dict[tuple[tuple[str, str | None, str | None], ...], tuple[list[int], list[Values]]] = {}
+    found: dict[tuple[tuple[str, str | None, str | None], ...], tuple[list[int], list[list[int | float | None]]]] = {}
     for at, samples in enumerate(launches):
-        places, values = found.setdefault(tuple(map(WHICH, samples)), ([], []))
+        shape = tuple(map(WHICH, samples))
+        if shape not in found:
+            found[shape] = [], [[] for _ in samples]
+        places, columns = found[shape]
         places.append(at)
-        values.append(tuple(map(VALUE, samples)))
+        for column, value in zip(columns, map(VALUE, samples), strict=True):
+            column.append(value)
     alike = []
-    for shape, (places, values) in found.items():
-        columns: dict[str, list[int]] = {}
-        for column, (metric, _, _) in enumerate(shape):
-            columns.setdefault(metric, []).append(column)
-        alike.append(Alike(places, [launches[at] for at in places], list(zip(*values, strict=True)), columns))
+    for shape, (places, columns) in found.items():
+        mine: dict[str, list[int]] = {}
+        for number, (metric, _, _) in enumerate(shape):
+            mine.setdefault(metric, []).append(number)
+        alike.append(Alike(places, [launches[at] for at in places], columns, mine))
     return alike
 
 

@@ -180,7 +180,7 @@ def _campaign(result: Result) -> Campaign:
         ),
         rows=tuple(made),
         limits=_limits(cells, labels),
-        insides=inside.found(header.host, runs, labels),
+        insides=inside.found(header.host, cells, labels),
         failures=tuple(_failed(run, labels) for run in result.runs if not run.ok),
         unavailable=tuple(Absent(line(u.target), line(u.reason), line(u.hint)) for u in result.unavailable),
         warnings=tuple(line(warning) for warning in [*result.warnings, *_doubts(result, len(measured) - len(runs))]),

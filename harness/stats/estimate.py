@@ -122,13 +122,15 @@ def _many_medians(ours: Floats, theirs: Floats, chance: np.random.Generator) -> 
     the same rounds are as correlated as being below one's median and below the other's.
     """
     n, low = ours.size, ours.size // 2
-    both = np.intersect1d(np.argsort(ours, kind="stable")[:low], np.argsort(theirs, kind="stable")[:low]).size
-    correlation = (both * n - low * low) / (low * (n - low))
+    ordered = [np.argsort(values, kind="stable") for values in (ours, theirs)]
+    below = np.zeros(n, dtype=bool)
+    below[ordered[0][:low]] = True
+    correlation = (np.count_nonzero(below[ordered[1][:low]]) * n - low * low) / (low * (n - low))
     first, second = chance.standard_normal((2, RESAMPLES))
     normals = (first, correlation * first + np.sqrt(1 - correlation**2) * second)
     chosen = (np.clip(np.ceil(n / 2 + np.sqrt(n) / 2 * normal).astype(int), 1, n) - 1 for normal in normals)
-    above, below = (np.sort(values)[ranks] for values, ranks in zip((ours, theirs), chosen, strict=True))
-    return above, below
+    mine, others = (order[ranks] for order, ranks in zip(ordered, chosen, strict=True))
+    return ours[mine], theirs[others]
 
 
 def _finite(values: Sequence[float]) -> Floats:
