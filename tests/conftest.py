@@ -7,6 +7,7 @@ instead of being skipped, and the session fails where no test ran on one of them
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -22,6 +23,11 @@ _ran: set[str] = set()
 # How fast examples are made is no property of this program: the first ones have Hypothesis sort all of Unicode.
 settings.register_profile("weighbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("weighbridge")
+
+# A shell's background job and nohup ignore these, and all that they start does too: nobody could interrupt a campaign.
+for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, action)
 
 
 @pytest.fixture(scope="session")
