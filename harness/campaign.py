@@ -13,25 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness import backends, bundle, host, signals, workloads
-from harness.backends import Backend
-from harness.bundle import Bundle
-from harness.cold import check_right
-from harness.errors import BadInput, EngineError, Unavailable, as_unavailable
+from harness import host, signals
+from harness.errors import BadInput, EngineError
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
-from harness.meters import disk, memory
+from harness.meters import memory
 from harness.model import (
     SCHEMA,
-    BundleRecord,
     Footer,
     Header,
     HostRecord,
-    ImageRecord,
     Phase,
     Plan,
     UnavailableRecord,
 )
+from harness.plan import sides
+from harness.preparation import Preparation
 from harness.schedule import MOST, schedule
 from harness.signals import Interrupted
 from harness.store import Writer
@@ -100,14 +97,19 @@ class Campaign:
         with ExitStack() as stack:
             with signals.held():
                 self.ledger = stack.enter_context(Ledger())
-            self._check()
+            self.preparations = [
+                Preparation(chosen, side, self.ledger, lambda record: self.writer.append(record))
+                for side, chosen in sides(self.plan).items()
+            ]
+            for preparation in self.preparations:
+                preparation.check()
             self.output = self._output or RUNS / f"{self.ledger.campaign}.jsonl"
             self.writer = stack.enter_context(Writer(self.output))
             self.outcome = Outcome(self.ledger.campaign)
             self.writer.append(self._header())
             try:
                 with ExitStack() as prepared:
-                    self._measure_all(self._prepare(prepared))
+                    self._measure_all(self._prepared(prepared))
             except Interrupted as interruption:
                 self.outcome.stopped = str(interruption)
                 self.outcome.interrupted = 128 + interruption.number
@@ -142,7 +144,7 @@ class Campaign:
 
     def _measure(self, cell: Cell, number: int, phase: Phase) -> None:
         total = 0 if self.precision else self.outcome.cells * (self.plan.rounds + 1)
-        now = Event("", cell.target, cell.workload, number, self.outcome.runs, total)
+        now = Event("", cell.carrier, cell.workload, number, self.outcome.runs, total)
         run = measure(
             cell,
             self.ledger,
@@ -186,84 +188,19 @@ class Campaign:
             ended = self.outcome.stopped or f"{MOST} rounds were measured, and more never are"
             self.outcome.stopped = f"{ended}; {shortfall}"
 
-    def _check(self) -> None:
-        """Raises BadInput for a target or a workload that does not exist, two workloads of one name, or no right."""
-        check_right(self.plan.cold)
-        for target in self.plan.targets:
-            try:
-                backends.create(target, self.ledger, self.plan)
-            except BadInput:
-                raise
-            except Exception:  # told when it is prepared
-                continue
-        called: dict[str, str] = {}
-        for workload in self.plan.workloads:
-            other = called.setdefault(workloads.load(workload).name, workload)
-            if other != workload:
-                raise BadInput(f"the workloads {other} and {workload} have the same name: rename one of the folders")
-
-    def _built(self, named: str) -> tuple[str, Bundle | Unavailable]:
-        """A workload's name and its bundle, or why it cannot be had. Raises BadInput where that is the workload's."""
-        workload = workloads.load(named)
-        self.observe(Event("preparing", "", workload.name))
-        try:
-            return workload.name, bundle.build(workload)
-        except BadInput:
-            raise
-        except Exception as error:
-            signals.check()
-            return workload.name, as_unavailable(error)
-
-    def _prepare(self, stack: ExitStack) -> list[Cell]:
-        """The cells that can be measured. A target that cannot be prepared becomes a record, not an end.
-
-        Bundles come first: what is wrong with a workload is told before any engine is started.
-        """
-        bundles = dict(self._built(workload) for workload in self.plan.workloads)
-        engines: dict[str, Backend] = {}
-        for target in self.plan.targets:
-            self.observe(Event("preparing", target, ""))
-            try:
-                engines[target] = self._engine(target, stack)
-            except BadInput:
-                raise
-            except Exception as error:
-                self._unavailable(target, error)
-        cells = []
-        for workload, built in bundles.items():
-            if isinstance(built, Unavailable):
-                for target in engines:
-                    self._unavailable(target, Unavailable(f"workload {workload}: {built.reason}", built.hint))
-                continue
-            self.writer.append(BundleRecord(workload, built.sha256, built.bytes, dict(built.packages)))
-            for target, engine in engines.items():
-                self.observe(Event("preparing", target, workload))
-                try:
-                    image = stack.enter_context(engine.prepare(built, self.plan.limits))
-                except BadInput:
-                    raise
-                except Exception as error:
-                    self._unavailable(target, error)
-                    continue
-                self.writer.append(ImageRecord(target, workload, disk.weigh("disk.shared", image.parts)))
-                cells.append(Cell(target, workload, engine, image))
+    def _prepared(self, stack: ExitStack) -> list[Cell]:
+        """The cells of all sides. Raises BadInput for what makes no sense on any of them, before anything is begun."""
+        cells: list[Cell] = []
+        for preparation in self.preparations:
+            cells += preparation.prepare(stack, self._preparing)
+            self.outcome.unavailable += preparation.unavailable
         return cells
 
-    def _engine(self, target: str, stack: ExitStack) -> Backend:
-        engine = backends.create(target, self.ledger, self.plan)
-        stack.callback(engine.close)
-        self.writer.append(engine.probe())
-        return engine
-
-    def _unavailable(self, target: str, error: Exception) -> None:
-        signals.check()
-        absent = as_unavailable(error)
-        record = UnavailableRecord(target, absent.reason, absent.hint)
-        self.outcome.unavailable.append(record)
-        self.writer.append(record)
+    def _preparing(self, target: str, workload: str) -> None:
+        self.observe(Event("preparing", target, workload))
 
     def _record_host(self, at: Literal["before", "between", "after"], cells: Sequence[Cell]) -> None:
-        daemons = {cell.target: cell.backend.daemons() for cell in cells}
+        daemons = {cell.carrier: cell.backend.daemons() for cell in cells}
         weighed = memory.daemons({target: pids for target, pids in daemons.items() if pids != []})
         self.writer.append(HostRecord(at, host.sample() + weighed))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from harness import __version__, ledger, places, plan, progress
 from harness.campaign import Campaign, Outcome
 from harness.errors import BadInput, Unavailable, WeighbridgeError
 from harness.ledger import LeftBehind
+from harness.model import Plan
 from harness.signals import Interrupted, check, interruptible
 from harness.wording import label, line, plain
 
@@ -30,34 +31,74 @@ def cli() -> None:
     """
 
 
+def _measuring(command: Callable[..., int]) -> Callable[..., int]:
+    """The arguments of what measures: a plan, and flags that win over it."""
+    options = (
+        click.argument("plan_file", metavar="[PLAN.toml]", required=False, type=click.Path(path_type=Path)),
+        click.option("--targets", help="What to weigh, as host,namespace/pid,net,docker,libvirt/pc."),
+        click.option("--workloads", help="Workloads by name, or folders of your own."),
+        click.option(
+            "--rounds", type=int, help="Measured rounds; every round visits every target once. [run 7, ab 30]"
+        ),
+        click.option("--precision", help="Measure until every median's interval is within this, as 5%: no --rounds."),
+        click.option("--budget", help="When to stop short, as 10m; `none` never does. [10m]"),
+        click.option("--timeout", help="How long one instance may take to be ready. [60s]"),
+        click.option("--cpus", type=float, help="CPUs for every instance. [1]"),
+        click.option("--memory", help="Memory for every instance. [256M]"),
+        click.option(
+            "--cold",
+            type=click.Choice(["image", "all"]),
+            is_flag=False,
+            flag_value="image",
+            help="Drop the page cache of the image's files before every start, or as root the whole machine's. "
+            "[--cold=image]",
+        ),
+        click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]"),
+        click.option("--libvirt-uri", help="A libvirt daemon, as qemu:///system, in place of the embedded driver."),
+        click.option("--kernel", help="A guest kernel of your own. [Debian's cloud kernel]"),
+        click.option("--modules", help="The modules of that kernel. [/lib/modules/VERSION]"),
+        click.option("--seed", type=int, help="Of the order within rounds. [random, recorded]"),
+        click.option(
+            "-o", "--output", type=click.Path(path_type=Path), help="The result file. [results/runs/TIME.jsonl]"
+        ),
+        click.option("--progress", "shown", type=click.Choice(progress.KINDS), default="auto", help="Of the runs."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@click.argument("plan_file", metavar="[PLAN.toml]", required=False, type=click.Path(path_type=Path))
-@click.option("--targets", help="What to weigh, as host,namespace/pid,net,docker,libvirt/pc.")
-@click.option("--workloads", help="Workloads by name, or folders of your own.")
-@click.option("--rounds", type=int, help="Measured rounds; every round visits every target once. [7]")
-@click.option("--precision", help="Measure until every median's interval is within this, as 5%, instead of --rounds.")
-@click.option("--budget", help="When to stop short, as 10m; `none` never does. [10m]")
-@click.option("--timeout", help="How long one instance may take to be ready. [60s]")
-@click.option("--cpus", type=float, help="CPUs for every instance. [1]")
-@click.option("--memory", help="Memory for every instance. [256M]")
-@click.option(
-    "--cold",
-    type=click.Choice(["image", "all"]),
-    is_flag=False,
-    flag_value="image",
-    help="Drop the page cache of the image's files before every start, or as root the whole machine's. [--cold=image]",
-)
-@click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]")
-@click.option("--libvirt-uri", help="A libvirt daemon, as qemu:///system, in place of the embedded driver.")
-@click.option("--kernel", help="A guest kernel of your own. [Debian's cloud kernel]")
-@click.option("--modules", help="The modules of that kernel. [/lib/modules/VERSION]")
-@click.option("--seed", type=int, help="Of the order within rounds. [random, recorded]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The result file. [results/runs/TIME.jsonl]")
+@_measuring
 @click.option("--report", "report_to", type=click.Path(path_type=Path), help="Write a report into this folder too.")
-@click.option("--progress", "shown", type=click.Choice(progress.KINDS), default="auto", help="How to show progress.")
-def run(plan_file: Path | None, output: Path | None, report_to: Path | None, shown: str, **flags: Any) -> int:
+def run(plan_file: Path | None, output: Path | None, shown: str, report_to: Path | None, **flags: Any) -> int:
     """Measure: all targets in turn, round by round, into one result file."""
-    chosen = plan.make(plan_file, flags)
+    campaign, code = _measure(plan.make(plan_file, flags), output, shown)
+    if campaign.outcome.cells == 0:
+        return NOTHING_RAN
+    _report([campaign.output], report_to, None)
+    return code
+
+
+@cli.command()
+@_measuring
+@click.option("--base", multiple=True, metavar="KEY=VALUE", help="What one side changes in the plan, as kernel=PATH.")
+@click.option("--head", multiple=True, metavar="KEY=VALUE", help="What the other one does.")
+def ab(
+    plan_file: Path | None, output: Path | None, shown: str, base: tuple[str, ...], head: tuple[str, ...], **flags: Any
+) -> int:
+    """Compare two sides, measured in turn in one campaign: what is said of base and of head is all they differ in.
+
+    Two engines (docker_host, libvirt_uri), two QEMUs (emulator), two guest kernels (kernel, modules), two profiles
+    (targets, cpus, memory) or two checkouts of a workload (workloads).
+    """
+    chosen = plan.make(plan_file, {**flags, "base": plan.side(base), "head": plan.side(head)})
+    campaign, code = _measure(chosen, output, shown)
+    return NOTHING_RAN if campaign.outcome.cells == 0 else code
+
+
+def _measure(chosen: Plan, output: Path | None, shown: str) -> tuple[Campaign, int]:
+    """A campaign from its beginning to what is said of it, and the exit code as far as it is known."""
     _reap_leftovers()
     left_behind = False
     with progress.shown(shown) as observe:
@@ -71,10 +112,7 @@ def run(plan_file: Path | None, output: Path | None, report_to: Path | None, sho
     _tell(outcome, campaign.output)
     if campaign.writer.kept:
         _say(f"the earlier {campaign.output} is kept as {campaign.writer.kept}")
-    if outcome.cells == 0:
-        return NOTHING_RAN
-    _report([campaign.output], report_to, None)
-    return outcome.interrupted or (SOME_FAILED if outcome.failed or left_behind else 0)
+    return campaign, outcome.interrupted or (SOME_FAILED if outcome.failed or left_behind else 0)
 
 
 @cli.command()

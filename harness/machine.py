@@ -23,8 +23,10 @@ Accelerator = Literal["kvm", "tcg"]
 
 @dataclass(frozen=True)
 class Machine:
-    """memory in bytes. base: the raw disk that `overlay` lies on. owner: the uid and
-    gid that the files belong to, where a daemon would give them to others."""
+    """memory in bytes. base: the raw disk that `overlay` lies on. emulator: a QEMU in place of libvirt's choice.
+
+    owner: the uid and gid that the files belong to, where a daemon would give them to others.
+    """
 
     name: str
     accelerator: Accelerator
@@ -38,6 +40,7 @@ class Machine:
     overlay: Path
     doorbell: Path
     console: Path
+    emulator: str | None = None
     partition: str | None = None
     owner: tuple[int, int] | None = None
 
@@ -84,6 +87,8 @@ def describe(vm: Machine) -> str:
 
 
 def _devices(devices: ET.Element, vm: Machine) -> None:
+    if vm.emulator is not None:
+        _add(devices, "emulator", text=vm.emulator)
     disk = _add(devices, "disk", type="file", device="disk")
     _add(disk, "driver", name="qemu", type="qcow2")
     _add(disk, "source", file=str(vm.overlay))

@@ -16,7 +16,7 @@ from harness.doorbell import Doorbell, timed_window
 from harness.errors import ExitedBeforeReady, RunError, WrongBundle
 from harness.ledger import Ledger
 from harness.meters import cpu, disk, memory
-from harness.model import Applied, Cold, Failure, Phase, Run, Sample, headline
+from harness.model import Applied, Cold, Failure, Phase, Run, Sample, Side, headline
 
 FACTS_TIMEOUT = 15.0
 REST = 0.5
@@ -30,12 +30,23 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Cell:
-    """One target with one workload: what a round visits once."""
+    """One target with one workload, of one side where there are two: what a round visits once."""
 
     target: str
     workload: str
     backend: Backend
     image: Image
+    side: Side | None = None
+
+    @property
+    def carrier(self) -> str:
+        """The target, told from that of the other side."""
+        return sided(self.target, self.side)
+
+
+def sided(name: str, side: Side | None) -> str:
+    """`docker (base)`, or just `docker` where there are no sides."""
+    return name if side is None else f"{name} ({side})"
 
 
 @dataclass
@@ -95,6 +106,7 @@ def measure(
         limits=notes.limits,
         facts=notes.facts,
         cold=cold is not None,
+        side=cell.side,
     )
 
 

@@ -20,6 +20,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Group = Literal["workload", "guest", "vmm", "supervisor", "daemon"]
 Phase = Literal["warmup", "measured"]
+Side = Literal["base", "head"]
+"""Of the two that `weighbridge ab` measures in turn; None in all other campaigns."""
 Cold = Literal["image", "all"]
 """Whose page cache is dropped before a start: that of the image's files, or the whole machine's too."""
 
@@ -63,7 +65,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What a campaign is to do. `rounds` are measured ones, one warm-up round comes before. `budget` in seconds.
 
     `precision` is a fraction: rounds go on until half the width of the 95 % interval of every headline median is at
-    most that fraction of it, and `rounds` is the least number of them.
+    most that fraction of it, and `rounds` is the least number of them. `sides` has, where two are measured in turn in
+    one campaign, what each changes in the plan: {"base": {...}, "head": {...}}, by the names of the plan file.
     """
 
     targets: tuple[str, ...] = ("host", "namespace", "docker", "libvirt/pc")
@@ -75,10 +78,13 @@ class Plan(msgspec.Struct, frozen=True):
     precision: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     seed: int = 0
     engines: Literal["auto", "private", "user"] = "auto"
+    docker_host: str | None = None
     libvirt_uri: str | None = None
+    emulator: str | None = None
     kernel: str | None = None
     modules: str | None = None
     limits: Limits = msgspec.field(default_factory=Limits)
+    sides: dict[Side, dict[str, Any]] = {}
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -106,6 +112,7 @@ class BundleRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
     sha256: str
     bytes: Count
     packages: dict[str, str]
+    side: Side | None = None
 
 
 class TargetRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="target"):
@@ -118,12 +125,14 @@ class TargetRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="target"):
     accelerator: str | None = None
     accelerator_reason: str | None = None
     profile: dict[str, Any] = msgspec.field(default_factory=dict)
+    side: Side | None = None
 
 
 class UnavailableRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="unavailable"):
     target: str
     reason: str
     hint: str
+    side: Side | None = None
 
 
 class ImageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="image"):
@@ -132,6 +141,7 @@ class ImageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="image"):
     target: str
     workload: str
     samples: list[Sample]
+    side: Side | None = None
 
 
 class HostRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="host"):
@@ -169,7 +179,7 @@ class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run"):
     cold: bool = False
     instances: Count = 1
     instance: Count = 0
-    side: str | None = None
+    side: Side | None = None
 
     def __post_init__(self) -> None:
         times = [at for _, at in self.marks]

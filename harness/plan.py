@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +15,106 @@ import msgspec
 
 from harness import backends
 from harness.errors import BadInput
-from harness.model import Plan
+from harness.model import Plan, Side
 from harness.schedule import LEAST
 
 DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 LIMITS = ("cpus", "memory")
+COMPARED_ROUNDS = 30
+"""Of a campaign with two sides, unless it is said: what seven rounds can show is no gate."""
+SIDES: tuple[Side, ...] = ("base", "head")
+SIDED = (
+    "targets", "workloads", "engines", "docker_host", "libvirt_uri", "emulator", "kernel", "modules", *LIMITS,
+)  # fmt: skip
+"""What the two sides of one campaign may differ in: what is measured, and not how."""
 LEAST_MEMORY = 2**20
-KEYS = tuple(field for field in Plan.__struct_fields__ if field != "limits") + LIMITS
+
+KEYS = tuple(field for field in Plan.__struct_fields__ if field not in ("limits", "sides")) + LIMITS
+GATE = "gate"
+"""The table of a plan file that says what is too much; harness/gate.py reads it."""
 
 
 def make(file: Path | None, flags: Mapping[str, Any]) -> Plan:
-    """The plan of a file and of the flags that were given (not None). Raises BadInput with the key that is wrong."""
+    """The plan of a file and of the flags that were given (not None). Raises BadInput with the key that is wrong.
+
+    Of two sides either has a table of its own, `[base]` and `[head]` in the file, `base` and `head` among the flags.
+    """
     said = {**_defaults(), **(_read(file) if file else {}), **{k: v for k, v in flags.items() if v is not None}}
+    said.pop(GATE, None)
+    tables = {side: said.pop(side) for side in SIDES if side in said}
     for key in said:
         if key not in KEYS:
             raise BadInput(f"{file}: unknown key {key!r}; known: {', '.join(KEYS)}")
     values = {key: _value(key, value) for key, value in said.items()}
-    for key, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise BadInput(f"{key}: {value} is no amount")
+    if tables and not {"rounds", "precision"} & values.keys():
+        values["rounds"] = COMPARED_ROUNDS
     if values.get("precision") is not None:
         if "rounds" in values:
             raise BadInput("rounds and precision were both given: either says how many rounds there are, leave out one")
         values["rounds"] = LEAST
+    plan = _checked(values)
+    if not tables:
+        return plan
+    plan = msgspec.structs.replace(plan, sides={side: _differences(side, tables.get(side, {})) for side in SIDES})
+    base, head = sides(plan).values()
+    for what, ours, theirs in (
+        ("targets", base.targets, head.targets), ("workloads", base.workloads, head.workloads)
+    ):  # fmt: skip
+        if len(ours) != len(theirs):
+            raise BadInput(f"base has {len(ours)} {what} and head {len(theirs)}: each is compared to one")
+    return plan
+
+
+def sides(plan: Plan) -> dict[Side | None, Plan]:
+    """The plan of each side; of a campaign without sides, the plan itself. Raises BadInput."""
+    if not plan.sides:
+        return {None: plan}
+    common = {field: getattr(plan, field) for field in Plan.__struct_fields__ if field not in ("limits", "sides")}
+    common |= msgspec.structs.asdict(plan.limits)
+    return {side: _checked({**common, **differences}, f"{side}.") for side, differences in plan.sides.items()}
+
+
+def _differences(side: Side, table: Any) -> dict[str, Any]:
+    """What a side says, checked as far as that can be done without the rest of the plan."""
+    if not isinstance(table, Mapping):
+        raise BadInput(f"{side} is a table, as [{side}] with a line kernel = ...")
+    for key in table:
+        if key not in SIDED:
+            raise BadInput(f"{side}: {key!r} is nothing that two sides may differ in; known: {', '.join(SIDED)}")
+    return {key: _value(key, value) for key, value in table.items()}
+
+
+def _checked(values: dict[str, Any], where: str = "") -> Plan:
+    """The plan of these values. where: goes before the key that is wrong."""
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{where}{key}: {value} is no amount")
     if isinstance(values.get("memory"), int) and 0 < values["memory"] < LEAST_MEMORY:
-        raise BadInput(f"memory: {values['memory']} bytes can run nothing; an amount has a unit, as 256M")
-    values["limits"] = {key: values.pop(key) for key in LIMITS if key in values}
+        raise BadInput(f"{where}memory: {values['memory']} bytes can run nothing; an amount has a unit, as 256M")
+    limits = {key: values[key] for key in LIMITS if key in values}
     try:
-        plan = msgspec.convert(values, Plan)
+        plan = msgspec.convert({**{k: v for k, v in values.items() if k not in LIMITS}, "limits": limits}, Plan)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        raise BadInput(f"{where.rstrip('`').removeprefix('limits.') or 'plan'}: {what}") from error
+        what, _, key = str(error).partition(" - at `$.")
+        raise BadInput(f"{where}{key.rstrip('`').removeprefix('limits.') or 'plan'}: {what}") from error
     for what, named in (("target", plan.targets), ("workload", plan.workloads)):
         if not named:
-            raise BadInput(f"no {what} is named")
+            raise BadInput(f"{where}no {what} is named".replace(".", ": "))
         if repeated := [name for name in named if named.count(name) > 1]:
             raise BadInput(f"{what} {repeated[0]} is named twice")
     return plan
+
+
+def side(said: Iterable[str]) -> dict[str, str]:
+    """The table of one side of what the command line says of it: `kernel=/boot/vmlinuz`, a key at a time."""
+    table = {}
+    for text in said:
+        key, equals, value = text.partition("=")
+        if not equals or not value:
+            raise BadInput(f"{text!r} is not KEY=VALUE; an example: kernel=/boot/vmlinuz")
+        table[key.replace("-", "_")] = value
+    return table
 
 
 def targets(text: str) -> list[str]:
@@ -121,8 +183,17 @@ def _value(key: str, value: Any) -> Any:
                 return duration(value)
             case "memory":
                 return size(value)
+            case "cpus":
+                return _number(key, value)
             case "precision":
                 return fraction(value)
     if key in ("budget", "timeout", "cpus") and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise BadInput(f"{key}: {text!r} is no number") from error

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 
+from harness.measure import sided
 from harness.metrics import METRICS
 from harness.model import Run, headline
 from harness.stats.estimate import median_interval
@@ -54,14 +55,15 @@ class Precision:
         self._round = max(self._round, run.round)
         if run.phase != "measured":
             return
-        self._values["startup.total", run.target, run.workload] += []  # of a cell that only failed nothing is known
+        target = sided(run.target, run.side)
+        self._values["startup.total", target, run.workload] += []  # of a cell that only failed nothing is known
         if not run.ok:
             return
         intervals = dict(startup(run))
         for metric in HEADLINES:
             value = intervals.get(metric, headline(run.samples, metric))
             if value is not None:
-                self._values[metric, run.target, run.workload].append(value)
+                self._values[metric, target, run.workload].append(value)
 
     def shortfall(self) -> str | None:
         """What is not precise enough, the widest of them, and how wide it is; None where all are."""

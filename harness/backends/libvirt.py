@@ -20,7 +20,7 @@ from harness import bundle as bundles
 from harness import cgroup, guest, machine, signals, workloads
 from harness.backends import Backend, Image, Instance, Options, Part, Unseen
 from harness.bundle import Bundle
-from harness.command import find, run
+from harness.command import find, run, version_of
 from harness.doorbell import Doorbell, Mark
 from harness.engines import libvirt as engine
 from harness.engines import peer_of
@@ -108,6 +108,8 @@ class Libvirt(Backend):
             raise BadInput(f"libvirt URI {plan.libvirt_uri!r}: this machine's are {' and '.join(engine.URIS)}")
         self._stack = ExitStack()
         self._accelerator: Accelerator = "tcg"
+        if plan.emulator is not None and not os.access(plan.emulator, os.X_OK):
+            raise BadInput(f"emulator: {plan.emulator} is no program")
         if plan.kernel is not None or plan.modules is not None:  # what is none is told before anything is started
             guest.kernel(plan.kernel, plan.modules)
 
@@ -133,12 +135,19 @@ class Libvirt(Backend):
         return TargetRecord(
             self.options.target,
             "QEMU",
-            self.engine.version,
+            self._version(),
             self.engine.whose,
             self._accelerator,
             reason,
             profile,
         )
+
+    def _version(self) -> str:
+        """Of the emulator: of libvirt's choice libvirt tells it, of another the program itself."""
+        if self.plan.emulator is None:
+            return self.engine.version
+        told = version_of(self.plan.emulator)
+        return told.removeprefix("QEMU emulator version ").partition(" ")[0]
 
     def close(self) -> None:
         self._stack.close()
@@ -196,6 +205,7 @@ class Libvirt(Backend):
             overlay=folder / "overlay",
             doorbell=folder / "bell",
             console=folder / "console",
+            emulator=self.plan.emulator,
             partition=self.engine.partition,
             owner=self.engine.label if self.engine.whose == "user" else None,
         )
@@ -208,7 +218,10 @@ class Libvirt(Backend):
         asked = self.options.get("accel")
         if asked == "tcg":
             return "tcg", "asked for by the target"
-        refusal = self.engine.kvm_refusal(platform.machine(), self.options.words()[0]) or self._kvm_boot_failure()
+        refusal = (
+            self.engine.kvm_refusal(self.plan.emulator, platform.machine(), self.options.words()[0])
+            or self._kvm_boot_failure()
+        )
         if refusal is None:
             return "kvm", "a guest booted to its doorbell under KVM"
         if asked == "kvm":

@@ -66,7 +66,7 @@ class DockerEngine:
 def find(plan: Plan, ledger: Ledger, features: Mapping[str, bool]) -> Iterator[DockerEngine]:
     """The user's engine where one answers, else a private one with these features. Raises Unavailable."""
     if plan.engines != "private":
-        url = _users_docker(must=plan.engines == "user")
+        url = _users_docker(plan.docker_host or os.environ.get("DOCKER_HOST"), must=plan.engines == "user")
         if url is not None:
             yield DockerEngine(url, "user")
             return
@@ -74,9 +74,8 @@ def find(plan: Plan, ledger: Ledger, features: Mapping[str, bool]) -> Iterator[D
         yield engine
 
 
-def _users_docker(must: bool) -> str | None:
-    """The URL of an engine that answers. An explicit DOCKER_HOST is never passed over in silence."""
-    named_host = os.environ.get("DOCKER_HOST")
+def _users_docker(named_host: str | None, must: bool) -> str | None:
+    """The URL of an engine that answers. named_host: as in DOCKER_HOST, and never passed over in silence."""
     url = named_host or f"unix://{DOCKER_SOCKET}"
     address = urlparse(url)
     if address.scheme != "unix" and address.hostname not in ("localhost", "127.0.0.1", "::1"):

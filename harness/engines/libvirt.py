@@ -63,13 +63,13 @@ class LibvirtEngine:
     def libvirt_version(self) -> str:
         return _version(self.connection.getLibVersion())
 
-    def kvm_refusal(self, architecture: str, machine: str) -> str | None:
+    def kvm_refusal(self, emulator: str | None, architecture: str, machine: str) -> str | None:
         """Why libvirt itself does not offer KVM; None where it does, which proves nothing yet."""
         if not Path("/dev/kvm").exists():
             return "there is no /dev/kvm"
         sdk = _sdk()
         try:
-            self.connection.getDomainCapabilities(None, architecture, machine, "kvm")
+            self.connection.getDomainCapabilities(emulator, architecture, machine, "kvm")
         except sdk.libvirtError as error:
             return f"libvirt does not offer it: {error.get_error_message()}"
         return None

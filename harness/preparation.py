@@ -1,0 +1,113 @@
+"""Making ready, untimed: the cells that a campaign can measure, and a record of every target that cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import msgspec
+
+from harness import backends, bundle, signals, workloads
+from harness.backends import Backend
+from harness.bundle import Bundle
+from harness.cold import check_right
+from harness.errors import BadInput, Unavailable, as_unavailable
+from harness.ledger import Ledger
+from harness.measure import Cell, sided
+from harness.meters import disk
+from harness.model import BundleRecord, ImageRecord, Plan, Record, Side, UnavailableRecord
+
+Say = Callable[[str, str], None]
+"""Told what is being prepared: a target and a workload, either of them empty where it is about the other alone."""
+
+
+class Preparation:
+    """Of one plan: of one side, where a campaign has two."""
+
+    def __init__(self, plan: Plan, side: Side | None, ledger: Ledger, append: Callable[[Record], None]) -> None:
+        """append: takes the records of what there is, and of what there is not."""
+        self.plan = plan
+        self.side: Side | None = side
+        self.unavailable: list[UnavailableRecord] = []
+        self._ledger = ledger
+        self._append = append
+
+    def check(self) -> None:
+        """Raises BadInput for a target or a workload that does not exist, two workloads of one name, or no right."""
+        check_right(self.plan.cold)
+        for target in self.plan.targets:
+            try:
+                backends.create(target, self._ledger, self.plan)
+            except BadInput:
+                raise
+            except Exception:  # told when it is prepared
+                continue
+        called: dict[str, str] = {}
+        for workload in self.plan.workloads:
+            other = called.setdefault(workloads.load(workload).name, workload)
+            if other != workload:
+                raise BadInput(f"the workloads {other} and {workload} have the same name: rename one of the folders")
+
+    def prepare(self, stack: ExitStack, say: Say) -> list[Cell]:
+        """The cells that can be measured. A target that cannot be prepared becomes a record, not an end.
+
+        Bundles come first: what is wrong with a workload is told before any engine is started.
+        """
+        bundles = [self._built(workload, say) for workload in self.plan.workloads]
+        engines: dict[str, Backend] = {}
+        for target in self.plan.targets:
+            say(sided(target, self.side), "")
+            try:
+                engines[target] = self._engine(target, stack)
+            except BadInput:
+                raise
+            except Exception as error:
+                self._is_unavailable(target, error)
+        cells = []
+        for workload, built in bundles:
+            if isinstance(built, Unavailable):
+                for target in engines:
+                    self._is_unavailable(target, Unavailable(f"workload {workload}: {built.reason}", built.hint))
+                continue
+            self._append(BundleRecord(workload, built.sha256, built.bytes, dict(built.packages), self.side))
+            for target, engine in engines.items():
+                say(sided(target, self.side), workload)
+                if cell := self._cell(target, workload, engine, built, stack):
+                    cells.append(cell)
+        return cells
+
+    def _built(self, named: str, say: Say) -> tuple[str, Bundle | Unavailable]:
+        """A workload's name and its bundle, or why it cannot be had. Raises BadInput where that is the workload's."""
+        workload = workloads.load(named)
+        say("", sided(workload.name, self.side))
+        try:
+            return workload.name, bundle.build(workload)
+        except BadInput:
+            raise
+        except Exception as error:
+            signals.check()
+            return workload.name, as_unavailable(error)
+
+    def _engine(self, target: str, stack: ExitStack) -> Backend:
+        engine = backends.create(target, self._ledger, self.plan)
+        stack.callback(engine.close)
+        self._append(msgspec.structs.replace(engine.probe(), side=self.side))
+        return engine
+
+    def _cell(self, target: str, workload: str, engine: Backend, built: Bundle, stack: ExitStack) -> Cell | None:
+        try:
+            image = stack.enter_context(engine.prepare(built, self.plan.limits))
+        except BadInput:
+            raise
+        except Exception as error:
+            self._is_unavailable(target, error)
+            return None
+        self._append(ImageRecord(target, workload, disk.weigh("disk.shared", image.parts), self.side))
+        return Cell(target, workload, engine, image, self.side)
+
+    def _is_unavailable(self, target: str, error: Exception) -> None:
+        signals.check()
+        absent = as_unavailable(error)
+        record = UnavailableRecord(target, absent.reason, absent.hint, self.side)
+        self.unavailable.append(record)
+        self._append(record)
