@@ -1,4 +1,4 @@
-"""Whether results may be compared: the fields of machine, engine and plan that decide, and those that are only noted."""
+"""Whether results may be compared: which fields decide, and which are noted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gating(result: Result) -> dict[str, Any]:
     fields |= {"plan cpus": header.plan.limits.cpus, "plan memory": header.plan.limits.memory}
     fields["plan cold"] = header.plan.cold
     for record in result.targets:
-        fields |= {f"{record.target} {name}": value for name, value in _engine(record)}
+        fields |= {f"{record.target} {name}": value for name, value in engine(record)}
     return fields
 
 
@@ -52,7 +52,8 @@ def kind_of_host(result: Result) -> dict[str, Any]:
     return dict(result.header.host.gating)
 
 
-def _engine(record: TargetRecord) -> Iterator[tuple[str, Any]]:
+def engine(record: TargetRecord) -> Iterator[tuple[str, Any]]:
+    """What stands behind a target and decides whether it is the same one."""
     for name in ("engine", "version", "whose", "accelerator"):
         yield name, getattr(record, name)
     yield from record.profile.items()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,60 +12,21 @@ import numpy as np
 from harness import comparable, meters
 from harness.errors import BadInput
 from harness.gate import Gate, Threshold
-from harness.model import Run, Side, headline
+from harness.model import Plan, Run, Side, headline
 from harness.plan import sides
-from harness.stats import compare as stats
-from harness.stats.compare import ALPHA, FEWEST_CAMPAIGNS, Change
+from harness.stats.compare import ALPHA
 from harness.store import Result, startup
-from harness.wording import label
+from harness.verdict import Comparison, Question, Verdict, Weighed, judge
+from harness.wording import line, short_label
 
-Verdict = Literal["regressed", "improved", "unchanged", "undecided"]
 Design = Literal["interleaved", "campaigns"]
 OF_THE_IMAGE = "disk.shared"
 """Weighed once, when an image is made ready: no sample of launches, but what it is."""
-MOST_ROUNDS, MOST_CAMPAIGNS = 1000, 100
-"""More is no advice."""
 
-
-@dataclass(frozen=True)
-class Weighed:
-    """One side of a comparison. median: over launches, or of the campaigns' medians. n: of these; failed: launches."""
-
-    median: float | None
-    n: int
-    failed: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric of one target under one workload.
-
-    change: head's amount as a multiple of base's, or, where `relative` is False because one has a 0, head less base in
-    `unit`; low and high: its 95 % interval, None where there is none. n: the rounds, or the base's campaigns. p: of "it
-    got worse by no more than the threshold", adjusted for all that was compared. smallest: the fraction (or amount)
-    by which it would have to get worse to be found in 4 of 5 such comparisons. reason: why the verdict is not more.
-    """
-
-    workload: str
-    target: str
-    metric: str
-    unit: str
-    base: Weighed
-    head: Weighed
-    verdict: Verdict
-    threshold: Threshold
-    relative: bool = True
-    change: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    p: float | None = None
-    smallest: float | None = None
-    reason: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.metric} of {self.target} with {self.workload}"
+Key = tuple[str, str]
+"""A workload and a target."""
+Values = Mapping[str, Mapping[int, float]]
+"""Of each metric one value a round, of one cell in one campaign."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +50,36 @@ class Compared:
         return sum({(each.workload, each.target): each.head.failed for each in self.comparisons}.values())
 
 
-Key = tuple[str, str]
-"""A workload and a target."""
-Values = Mapping[str, Mapping[int, float]]
-"""Of each metric one value a round, of one cell in one campaign."""
-
-
 @dataclass(frozen=True)
 class _Cell:
     """What one side knows of one workload on one target: a Values for each campaign that ran it."""
 
-    campaigns: list[Values]
-    failed: int
+    campaigns: tuple[Values, ...] = ()
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class _Half:
+    """One side: the results that it is in, which of their sides it is, and its cells."""
+
+    name: str
+    results: Sequence[Result]
+    side: Side | None
+    cells: Mapping[Key, _Cell]
+
+    def label(self, target: str) -> str:
+        records = (record for result in self.results for record in result.targets)
+        mine = (record for record in records if record.target == target and record.side == self.side)
+        return next((short_label(record) for record in mine), line(target))
+
+    def lacks(self, key: Key) -> str | None:
+        """That there is nothing of a workload on a target, with the reason where one is known."""
+        if key in self.cells:
+            return None
+        told = f"{self.name} has not measured {line(key[1])} with {line(key[0])}"
+        absent = (absent for result in self.results for absent in result.unavailable)
+        reasons = (line(each.reason) for each in absent if each.target == key[1] and each.side == self.side)
+        return ": ".join([told, *dict.fromkeys(reasons)])
 
 
 def interleaved(result: Result, gate: Gate) -> Compared:
@@ -109,10 +87,11 @@ def interleaved(result: Result, gate: Gate) -> Compared:
     comparable.check([result])
     if not result.header.plan.sides:
         raise BadInput(f"{result.path} holds no two sides: give a base and a head")
-    base, head = (_cells([result], gate, side) for side in ("base", "head"))
+    base, head = _half("base", [result], gate, "base"), _half("head", [result], gate, "head")
     pairs = list(zip(*(_keys(plan) for plan in sides(result.header.plan).values()), strict=True))
-    notes = [note for note in (_engine_note(result, ours, theirs) for ours, theirs in pairs) if note]
-    return _compared("interleaved", gate, [result], [result], base, head, pairs, notes)
+    targets = dict.fromkeys((ours[1], theirs[1]) for ours, theirs in pairs)
+    notes = [note for ours, theirs in targets for note in _engines_differ(result, ours, theirs)]
+    return _compared("interleaved", gate, base, head, pairs, notes)
 
 
 def campaigns(base: Sequence[Result], head: Sequence[Result], gate: Gate, allowed: Collection[str] = ()) -> Compared:
@@ -124,9 +103,9 @@ def campaigns(base: Sequence[Result], head: Sequence[Result], gate: Gate, allowe
     if twice := [one for one in ids if ids.count(one) > 1]:
         raise BadInput(f"campaign {twice[0]} was given twice")
     notes = comparable.check([*base, *head], allowed)
-    ours, theirs = _cells(base, gate), _cells(head, gate)
-    pairs = [(key, key) for key in dict.fromkeys([*ours, *theirs])]
-    return _compared("campaigns", gate, base, head, ours, theirs, pairs, notes)
+    ours, theirs = _half("base", base, gate), _half("head", head, gate)
+    pairs = [(key, key) for key in dict.fromkeys([*ours.cells, *theirs.cells])]
+    return _compared("campaigns", gate, ours, theirs, pairs, notes)
 
 
 def _keys(plan: Plan) -> list[Key]:
@@ -134,23 +113,19 @@ def _keys(plan: Plan) -> list[Key]:
     return [(Path(workload).name, target) for workload in plan.workloads for target in plan.targets]
 
 
-def _cells(results: Sequence[Result], gate: Gate, side: Side | None = None) -> dict[Key, _Cell]:
-    found: dict[Key, _Cell] = {}
+def _half(name: str, results: Sequence[Result], gate: Gate, side: Side | None = None) -> _Half:
+    cells: dict[Key, _Cell] = {}
     for result in results:
+        cold = result.header.plan.cold is not None
         runs: dict[Key, list[Run]] = {}
         for run in result.runs:
-            cold = result.header.plan.cold is not None
             if run.phase == "measured" and run.side == side and run.cold is cold and run.instances == 1:
                 runs.setdefault((run.workload, run.target), []).append(run)
         for key, mine in runs.items():
-            shared = [image.samples for image in result.images if (image.workload, image.target, image.side) == (*key, side)]
-            values = {metric: _by_round(metric, mine) for metric in gate}
-            if OF_THE_IMAGE in gate:
-                known = headline(shared[-1], OF_THE_IMAGE) if shared else None
-                values[OF_THE_IMAGE] = {} if known is None else {0: known}
-            cell = found.setdefault(key, _Cell([], 0))
-            found[key] = _Cell([*cell.campaigns, values], cell.failed + sum(not run.ok for run in mine))
-    return found
+            cell = cells.get(key, _Cell())
+            values = {metric: _by_round(metric, mine) for metric in gate} | _of_image(result, key, side)
+            cells[key] = _Cell((*cell.campaigns, values), cell.failed + sum(not run.ok for run in mine))
+    return _Half(name, results, side, cells)
 
 
 def _by_round(metric: str, runs: Iterable[Run]) -> dict[int, float]:
@@ -158,32 +133,78 @@ def _by_round(metric: str, runs: Iterable[Run]) -> dict[int, float]:
     return {number: value for number, value in values if value is not None}
 
 
+def _of_image(result: Result, key: Key, side: Side | None) -> dict[str, dict[int, float]]:
+    images = (image for image in result.images if (image.workload, image.target, image.side) == (*key, side))
+    weighed = next((headline(image.samples, OF_THE_IMAGE) for image in images), None)
+    return {OF_THE_IMAGE: {} if weighed is None else {0: weighed}}
+
+
 def _compared(
-    design: Design,
-    gate: Gate,
-    base: Sequence[Result],
-    head: Sequence[Result],
-    ours: Mapping[Key, _Cell],
-    theirs: Mapping[Key, _Cell],
-    pairs: Sequence[tuple[Key, Key]],
-    notes: Sequence[str],
+    design: Design, gate: Gate, base: _Half, head: _Half, pairs: Sequence[tuple[Key, Key]], notes: Sequence[str]
 ) -> Compared:
-    shared = [(mine, other) for mine, other in pairs if mine in ours and other in theirs]
-    if not shared:
-        raise BadInput(f"base and head share nothing that was measured: {_has(base, ours)}, {_has(head, theirs)}")
-    drafts = []
-    for mine, other in shared:
-        named = _Named(base, head, mine, other)
-        for metric, threshold in gate.items():
-            drafts.append(_draft(design, named, metric, threshold, ours[mine], theirs[other]))
-    for metric in gate:
-        if not any(draft.base.n or draft.head.n for draft in drafts if draft.metric == metric):
-            raise BadInput(f"there is a threshold for {metric}, and no run recorded it")
+    questions = [
+        question
+        for ours, theirs in pairs
+        if ours in base.cells and theirs in head.cells
+        for metric, threshold in gate.items()
+        for question in _question(design, metric, threshold, base, head, ours, theirs)
+    ]
+    if not questions:
+        raise BadInput("base and head have no target with the same workload that both measured")
+    if unrecorded := sorted(gate.keys() - {question.metric for question in questions}):
+        raise BadInput(f"there is a threshold for {unrecorded[0]}, and neither side recorded any")
+    missing = (half.lacks(key) for pair in pairs for half, key in zip((base, head), pair, strict=True))
     return Compared(
         design,
-        tuple(result.header.campaign for result in base),
-        tuple(result.header.campaign for result in head),
-        tuple(_judged(drafts)),
-        tuple(_missing(ours, theirs, pairs)),
+        tuple(result.header.campaign for result in base.results),
+        tuple(result.header.campaign for result in head.results),
+        tuple(judge(questions)),
+        tuple(told for told in missing if told is not None),
         tuple(notes),
     )
+
+
+def _question(
+    design: Design, metric: str, threshold: Threshold, base: _Half, head: _Half, ours: Key, theirs: Key
+) -> Iterator[Question]:
+    """None where neither side has a value, as of memory that the user may not read."""
+    cells = base.cells[ours], head.cells[theirs]
+    known = [[values[metric] for values in cell.campaigns if values.get(metric)] for cell in cells]
+    if not any(known):
+        return
+    paired = design == "interleaved"
+    medians = [[float(np.median([*values.values()])) for values in side] for side in known]
+    sizes = [len(side[0]) if paired and side else len(side) for side in known]
+    weighed = [
+        Weighed(float(np.median(found)) if found else None, size, cell.failed)
+        for found, size, cell in zip(medians, sizes, cells, strict=True)
+    ]
+    titles = [(line(key[0]), half.label(key[1])) for half, key in ((base, ours), (head, theirs))]
+    workload, target = (one if one == other else f"{one} → {other}" for one, other in zip(*titles, strict=True))
+    yield Question(
+        workload=workload,
+        target=target,
+        metric=metric,
+        unit=meters.metric(metric, "1").unit,
+        threshold=threshold,
+        base=weighed[0],
+        head=weighed[1],
+        rounds=(known[0][0] if known[0] else {}, known[1][0] if known[1] else {}) if paired else None,
+        campaigns=(medians[0], medians[1]),
+        exact=paired and metric == OF_THE_IMAGE,
+    )
+
+
+def _engines_differ(result: Result, ours: str, theirs: str) -> Iterator[str]:
+    """What stands behind the two sides of a target, as far as they differ."""
+    fields = [
+        dict(comparable.engine(record))
+        for side, target in (("base", ours), ("head", theirs))
+        for record in result.targets
+        if (record.side, record.target) == (side, target)
+    ]
+    if len(fields) < 2:
+        return
+    changed = [name for name, value in fields[0].items() if fields[1].get(name) != value]
+    if told := [f"{name} {line(str(fields[0][name]))} → {line(str(fields[1].get(name)))}" for name in changed]:
+        yield f"{line(ours)}: {'; '.join(told)}"

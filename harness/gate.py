@@ -118,7 +118,7 @@ def _table(file: Path, *names: str) -> Mapping[str, Any]:
         table = table.get(name, {})
         if not isinstance(table, Mapping):
             raise BadInput(f"{file}: {name} is no table")
-    return {key: said for key, said in _flat(table)}
+    return dict(_flat(table))
 
 
 def _flat(table: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:

@@ -26,7 +26,9 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("startup.total", "s", "Start-up: requested to ready", headline=True, floor=0.0005, by="phase"),
+        Metric(
+            "startup.total", "s", "Start-up: requested to ready", headline=True, threshold=0.1, floor=0.0005, by="phase"
+        ),
         Metric("shutdown.total", "s", "Stop: stopping to gone", threshold=0.2, floor=0.01),
         Metric("memory.pss", "B", "Memory at rest, PSS", headline=True, floor=256 * 1024, by="kind"),
         Metric("memory.rss", "B", "Memory at rest, RSS", floor=256 * 1024),
@@ -34,8 +36,24 @@ METRICS: dict[str, Metric] = {
         Metric("memory.charged", "B", "Memory charged to the control group", floor=256 * 1024, by="kind"),
         Metric("cpu.start", "s", "CPU time that a start takes", threshold=0.1, floor=0.001, by="mode"),
         Metric("cpu.rest", "1", "CPUs in use at rest", threshold=0.2, floor=0.005, by="group"),
-        Metric("disk.instance", "B", "Disk that one more instance adds", headline=True, floor=64 * 1024, by="part"),
-        Metric("disk.shared", "B", "Disk that all instances share", headline=True, floor=64 * 1024, by="part"),
+        Metric(
+            "disk.instance",
+            "B",
+            "Disk that one more instance adds",
+            headline=True,
+            threshold=0.02,
+            floor=64 * 1024,
+            by="part",
+        ),
+        Metric(
+            "disk.shared",
+            "B",
+            "Disk that all instances share",
+            headline=True,
+            threshold=0.02,
+            floor=64 * 1024,
+            by="part",
+        ),
         Metric("cache.resident", "B", "Page cache of the image's files before a cold start", "neither", by="part"),
         Metric("host.load", "1", "Load average over one minute", better="neither"),
         Metric("host.steal", "s", "CPU time stolen by the machine's own hypervisor", better="neither"),

@@ -30,6 +30,12 @@ def label(target: TargetRecord) -> str:
     return line(target.target) if ran is None else f"{line(target.target)} · {ran}"
 
 
+def short_label(target: TargetRecord) -> str:
+    """The same in a word, where there is no room for the reason: "libvirt/pc · QEMU TCG"."""
+    ran = {None: "", "kvm": " · KVM", "tcg": " · QEMU TCG"}.get(target.accelerator, f" · {target.accelerator}")
+    return line(target.target + ran)
+
+
 class Labels:
     """Labels by target key, in the order in which the targets were recorded."""
 

@@ -121,6 +121,29 @@ def fewest_rounds(alpha: float) -> int:
     return math.ceil(-math.log2(alpha))
 
 
+def rounds_needed(change: Change, alpha: float) -> float:
+    """The rounds that would decide, should the estimate and the scatter stay as they are: infinite on the margin."""
+    beyond = abs(change.estimate) > change.margin
+    tail = special.ndtri(1 - alpha) / special.ndtri((1 + CONFIDENCE) / 2) if beyond else 1.0
+    distance = abs(abs(change.estimate) - change.margin)
+    half = (change.high - change.low) / 2
+    if not distance:
+        return math.inf
+    return max(change.n * (half * float(tail) / distance) ** 2, fewest_rounds(alpha), change.n + 1)
+
+
+def campaigns_needed(change: Change, heads: int, alpha: float, most: int) -> float:
+    """The campaigns of the base that would, with as many of the head; infinite where `most` would not."""
+    tail = 1 - alpha if abs(change.estimate) > change.margin else (1 + CONFIDENCE) / 2
+    distance = abs(abs(change.estimate) - change.margin)
+    half = (change.high - change.low) / 2
+    spread = half / float(special.stdtrit(change.n - 1, (1 + CONFIDENCE) / 2)) / math.sqrt(1 / change.n + 1 / heads)
+    for number in range(change.n + 1, most + 1):
+        if spread * math.sqrt(1 / number + 1 / heads) * float(special.stdtrit(number - 1, tail)) <= distance:
+            return number
+    return math.inf
+
+
 def _walsh(values: Floats) -> Floats:
     """The averages of all pairs, each value's with itself among them, in order."""
     first, second = np.triu_indices(values.size)
