@@ -5,21 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from rich.console import Console
 
-from harness import __version__, ledger, places, plan, progress
+from harness import __version__, gate, ledger, places, plan, progress
 from harness.campaign import Campaign, Outcome
-from harness.errors import BadInput, Unavailable, WeighbridgeError
+from harness.errors import BadInput, Incomparable, Unavailable, WeighbridgeError
 from harness.ledger import LeftBehind
 from harness.model import Plan
 from harness.signals import Interrupted, check, interruptible
 from harness.wording import label, line, plain
 
-BAD_INPUT, NOTHING_RAN, SOME_FAILED = 2, 3, 4
+if TYPE_CHECKING:
+    from harness.comparison import Compared
+
+REGRESSED, BAD_INPUT, NOTHING_RAN, SOME_FAILED = 1, 2, 3, 4
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,6 +71,26 @@ def _measuring(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+def _gating(command: Callable[..., int]) -> Callable[..., int]:
+    """The options of what compares."""
+    options = (
+        click.option(
+            "--gate",
+            "gate_kind",
+            type=click.Choice(["regressed", "strict"]),
+            is_flag=False,
+            flag_value="regressed",
+            help="Exit with 1 where something regressed; strict: with 3 where it is undecided. [--gate=regressed]",
+        ),
+        click.option("--fail", metavar="METRIC:X%,...", help="Judge these alone, by these thresholds; implies --gate."),
+        click.option("--format", "formatted", type=click.Choice(["text", "markdown", "json", "junit"]), default="text"),
+        click.option("--into", type=click.Path(path_type=Path), help="Write it into this file. [stdout]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @_measuring
 @click.option("--report", "report_to", type=click.Path(path_type=Path), help="Write a report into this folder too.")
@@ -84,17 +107,123 @@ def run(plan_file: Path | None, output: Path | None, shown: str, report_to: Path
 @_measuring
 @click.option("--base", multiple=True, metavar="KEY=VALUE", help="What one side changes in the plan, as kernel=PATH.")
 @click.option("--head", multiple=True, metavar="KEY=VALUE", help="What the other one does.")
+@click.option("--confirm", is_flag=True, help="Measure anew what regressed: only what does so again has.")
+@_gating
 def ab(
-    plan_file: Path | None, output: Path | None, shown: str, base: tuple[str, ...], head: tuple[str, ...], **flags: Any
+    plan_file: Path | None,
+    output: Path | None,
+    shown: str,
+    base: tuple[str, ...],
+    head: tuple[str, ...],
+    confirm: bool,
+    gate_kind: str | None,
+    fail: str | None,
+    formatted: str,
+    into: Path | None,
+    **flags: Any,
 ) -> int:
-    """Compare two sides, measured in turn in one campaign: what is said of base and of head is all they differ in.
+    """Compare two sides, measured in turn in one campaign: they differ in nothing but what is said of either.
 
     Two engines (docker_host, libvirt_uri), two QEMUs (emulator), two guest kernels (kernel, modules), two profiles
     (targets, cpus, memory) or two checkouts of a workload (workloads).
     """
+    from harness import comparison, store
+
     chosen = plan.make(plan_file, {**flags, "base": plan.side(base), "head": plan.side(head)})
+    metrics = gate.chosen(fail, plan_file)
     campaign, code = _measure(chosen, output, shown)
-    return NOTHING_RAN if campaign.outcome.cells == 0 else code
+    if campaign.outcome.cells == 0:
+        return NOTHING_RAN
+    compared = comparison.interleaved(store.read(campaign.output), metrics)
+    if confirm and compared.of("regressed") and not campaign.outcome.interrupted:
+        again, code_again = _measure(msgspec.structs.replace(chosen, seed=chosen.seed + 1), _second(output), shown)
+        code = max(code, code_again)
+        if again.outcome.cells:
+            compared = comparison.confirmed(compared, comparison.interleaved(store.read(again.output), metrics))
+    _show(compared, formatted, into)
+    return campaign.outcome.interrupted or _gate_code(compared, gate_kind, fail) or code
+
+
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("head", required=False, type=click.Path(path_type=Path))
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan whose [gate] has thresholds.")
+@click.option("--allow-different", multiple=True, metavar="NAME", help="A field that may differ, as kernel.")
+@_gating
+def compare(
+    base: Path,
+    head: Path | None,
+    plan_file: Path | None,
+    allow_different: tuple[str, ...],
+    gate_kind: str | None,
+    fail: str | None,
+    formatted: str,
+    into: Path | None,
+) -> int:
+    """Compare campaigns: HEAD against BASE, each a result file or a folder of them, as results/baseline.
+
+    Without HEAD, the two sides of what `weighbridge ab` wrote. Of campaigns that were not interleaved, a verdict needs
+    five of the base.
+    """
+    from harness import baseline, comparison
+
+    metrics = gate.chosen(fail, plan_file)
+    if head is None:
+        (result, *others), _ = baseline.load(base)
+        if others:
+            raise BadInput(f"{base} is a folder of campaigns: give a HEAD to hold against them")
+        compared = comparison.interleaved(result, metrics)
+    else:
+        theirs, _ = baseline.load(head)
+        ours, notes = baseline.load(base, theirs[0], allow_different)
+        compared = comparison.campaigns(ours, theirs, metrics, allow_different, notes)
+    _show(compared, formatted, into)
+    return _gate_code(compared, gate_kind, fail)
+
+
+@cli.group("baseline")
+def baseline_group() -> None:
+    """Campaigns that are kept, to hold later ones against."""
+
+
+@baseline_group.command("add")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--into", "folder", type=click.Path(path_type=Path), help="The baseline. [results/baseline]")
+@click.option("--newest", type=click.IntRange(min=1), help="How many campaigns of a kind of host to keep. [20]")
+def baseline_add(files: tuple[Path, ...], folder: Path | None, newest: int | None) -> int:
+    """Keep campaigns in the baseline of their kind of host, and only the newest of these."""
+    from harness import baseline
+
+    added, removed = baseline.add(files, folder or baseline.BASELINE, newest or baseline.NEWEST)
+    for told, paths in (("added", added), ("removed, there are newer ones", removed)):
+        for path in paths:
+            print(f"{path}: {told}")
+    return 0
+
+
+def _show(compared: Compared, formatted: str, into: Path | None) -> None:
+    from harness.report.compared import FORMATS
+
+    told = FORMATS[formatted](compared)
+    if into is None:
+        print(told, end="")
+    else:
+        into.write_text(told, encoding="utf-8")
+
+
+def _gate_code(compared: Compared, kind: str | None, fail: str | None) -> int:
+    """What a gate says of it; without one, nothing does."""
+    if kind is None and fail is None:
+        return 0
+    if compared.of("regressed"):
+        return REGRESSED
+    if compared.head_failed:
+        return SOME_FAILED
+    return NOTHING_RAN if kind == "strict" and (compared.of("undecided") or compared.missing) else 0
+
+
+def _second(output: Path | None) -> Path | None:
+    return output and output.with_name(f"{output.name.removesuffix('.jsonl')}-again.jsonl")
 
 
 def _measure(chosen: Plan, output: Path | None, shown: str) -> tuple[Campaign, int]:
@@ -250,6 +379,9 @@ def main() -> None:
         code = BAD_INPUT
     except Unavailable as error:
         _say(f"{error.reason}. Try: {error.hint}")
+        code = NOTHING_RAN
+    except Incomparable as error:
+        _say(str(error))
         code = NOTHING_RAN
     except BadInput as error:
         _say(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -94,18 +94,42 @@ def interleaved(result: Result, gate: Gate) -> Compared:
     return _compared("interleaved", gate, base, head, pairs, notes)
 
 
-def campaigns(base: Sequence[Result], head: Sequence[Result], gate: Gate, allowed: Collection[str] = ()) -> Compared:
-    """Campaigns that were not interleaved. Raises Incomparable, and BadInput where they share nothing."""
+def campaigns(
+    base: Sequence[Result],
+    head: Sequence[Result],
+    gate: Gate,
+    allowed: Collection[str] = (),
+    notes: Sequence[str] = (),
+) -> Compared:
+    """Campaigns that were not interleaved. allowed: gating fields that may differ. notes: to be shown with the rest.
+
+    Raises Incomparable, and BadInput where they share nothing.
+    """
     for result in (*base, *head):
         if result.header.plan.sides:
             raise BadInput(f"{result.path} holds two sides, which are compared with each other: give it alone")
     ids = [result.header.campaign for result in (*base, *head)]
     if twice := [one for one in ids if ids.count(one) > 1]:
         raise BadInput(f"campaign {twice[0]} was given twice")
-    notes = comparable.check([*base, *head], allowed)
+    notes = [*notes, *comparable.check([*base, *head], allowed)]
     ours, theirs = _half("base", base, gate), _half("head", head, gate)
     pairs = [(key, key) for key in dict.fromkeys([*ours.cells, *theirs.cells])]
     return _compared("campaigns", gate, ours, theirs, pairs, notes)
+
+
+def confirmed(first: Compared, second: Compared) -> Compared:
+    """The first campaign's answers, of which a regression stays one only where the second campaign shows it too."""
+    answers = {each.name: each for each in second.comparisons}
+
+    def checked(each: Comparison) -> Comparison:
+        other = answers.get(each.name)
+        if each.verdict != "regressed" or (other and other.verdict == "regressed"):
+            return each
+        told = f"{other.verdict} when it was measured again" if other else "it could not be measured again"
+        return replace(each, verdict="undecided", reason=f"it regressed, and was {told}" if other else told)
+
+    note = f"Measured again, to confirm: campaign {', '.join(second.head)}"
+    return replace(first, comparisons=tuple(map(checked, first.comparisons)), notes=(*first.notes, note))
 
 
 def _keys(plan: Plan) -> list[Key]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,9 +157,13 @@ def startup(run: Run) -> Iterator[tuple[str, float]]:
 
 
 def read(path: Path) -> Result:
-    """Reads one result file. Raises BadInput with the line that is wrong; a last line cut short is a warning."""
+    """Reads one result file, which may be compressed (`.gz`). Raises BadInput with the line that is wrong; a last line cut short is a warning."""
     try:
         content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise BadInput(f"cannot read {path}: it is no whole gzip file") from error
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error
     if not content.strip():

@@ -1,0 +1,161 @@
+"""A comparison as people and programs read it: the verdict first, then every number it rests on."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Iterator
+from io import StringIO
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from harness.comparison import Compared
+from harness.verdict import Comparison, Verdict, Weighed
+from harness.wording import NONE, plain, quantity
+
+MARKS = {"regressed": "❌", "improved": "✅", "unchanged": "", "undecided": "❔"}
+NOTABLE: tuple[Verdict, ...] = ("regressed", "undecided", "improved")
+COLUMNS = ("Metric", "Base", "Head", "Change, 95% interval", "Verdict")
+WIDTH = 120
+
+
+def first_line(compared: Compared) -> str:
+    """What got worse and by how much; else that nothing did, and what is not known."""
+    if worse := compared.of("regressed"):
+        told = "; ".join(f"{each.name} {change(each)} ({_from_to(each)})" for each in worse[:3])
+        more = f"; and {len(worse) - 3} more" if len(worse) > 3 else ""
+        told = f"Regressed: {told}{more}"
+    else:
+        verdicts: tuple[Verdict, ...] = ("unchanged", "improved", "undecided")
+        counts = [(len(compared.of(verdict)), verdict) for verdict in verdicts]
+        told = "Nothing regressed: " + ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
+    failed = f". {compared.head_failed} launches of the head failed" if compared.head_failed else ""
+    return told + failed
+
+
+def change(each: Comparison) -> str:
+    """The change with its interval: "+12.3 % [+9.8 %, +14.9 %]", in the metric's unit where there is no ratio."""
+    if each.change is None or each.low is None or each.high is None:
+        return NONE
+    if each.low == each.high:
+        return _amount(each, each.change)
+    return f"{_amount(each, each.change)} [{_amount(each, each.low)}, {_amount(each, each.high)}]"
+
+
+def text(compared: Compared) -> str:
+    """For a terminal."""
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for each in compared.comparisons:
+        table.add_row(each.name, _side(each, each.base), _side(each, each.head), change(each), each.verdict)
+    shown = StringIO()
+    Console(file=shown, width=WIDTH, color_system=None).print(table)
+    lines = [line.rstrip() for line in shown.getvalue().splitlines()]
+    return "\n".join([first_line(compared), "", *lines, "", *_remarks(compared)]) + "\n"
+
+
+def markdown(compared: Compared) -> str:
+    """For a job's summary or a comment: the verdict, what is not unchanged, and the rest folded."""
+    notable = [each for verdict in NOTABLE for each in compared.of(verdict)]
+    lines = [f"**{_escaped(first_line(compared))}**", ""]
+    if notable:
+        lines += [*_rows(notable), ""]
+    lines += ["<details><summary>All comparisons, and how they were made</summary>", ""]
+    lines += [*_rows(compared.comparisons), "", *(f"- {_escaped(remark)}" for remark in _remarks(compared))]
+    return "\n".join([*lines, "", "</details>"]) + "\n"
+
+
+def as_json(compared: Compared) -> str:
+    """All of it, in s and B; `first_line` beside it."""
+    told = {"first_line": first_line(compared), **msgspec.to_builtins(compared)}
+    return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def junit(compared: Compared) -> str:
+    """JUnit XML: a case a comparison, a failure where it regressed, skipped where it is undecided."""
+    cases = compared.comparisons
+    failed, skipped = len(compared.of("regressed")), len(compared.of("undecided"))
+    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    suites = ET.Element("testsuites", counts)
+    suite = ET.SubElement(suites, "testsuite", {"name": "weighbridge", **counts, "time": "0"})
+    for each in cases:
+        named = {"classname": plain(f"weighbridge.{each.target}.{each.workload}"), "name": each.metric, "time": "0"}
+        case = ET.SubElement(suite, "testcase", named)
+        told = f"{each.verdict}: {each.name} {change(each)} ({_from_to(each)})"
+        if each.verdict == "regressed":
+            ET.SubElement(case, "failure", message=plain(told), type="regressed").text = plain(told)
+        elif each.verdict == "undecided":
+            ET.SubElement(case, "skipped", message=plain(f"undecided: {each.reason}"))
+        ET.SubElement(case, "system-out").text = plain(told)
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+FORMATS: dict[str, Callable[[Compared], str]] = {
+    "text": text,
+    "markdown": markdown,
+    "json": as_json,
+    "junit": junit,
+}
+
+
+def _rows(comparisons: Iterable[Comparison]) -> Iterator[str]:
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield f"| {' | '.join('---' for _ in COLUMNS)} |"
+    for each in comparisons:
+        told = (each.name, _side(each, each.base), _side(each, each.head), change(each))
+        yield f"| {' | '.join(map(_escaped, told))} | {MARKS[each.verdict]} {each.verdict} |"
+
+
+def _side(each: Comparison, side: Weighed) -> str:
+    """Its median and what that is the median of: launches of one campaign, or medians of several."""
+    told = NONE if side.median is None else f"{quantity(side.median, each.unit)} n={side.n}"
+    return told + (f", {side.failed} failed" if side.failed else "")
+
+
+def _from_to(each: Comparison) -> str:
+    return " → ".join(
+        NONE if side.median is None else quantity(side.median, each.unit) for side in (each.base, each.head)
+    )
+
+
+def _amount(each: Comparison, amount: float) -> str:
+    if not each.relative:
+        return f"{'+' if amount >= 0 else '-'}{quantity(abs(amount), each.unit)}"
+    return f"{100 * amount:+.1f} %"
+
+
+def _remarks(compared: Compared) -> Iterator[str]:
+    """Reasons, what could have been shown, and how all of it was judged."""
+    for each in compared.of("undecided"):
+        yield f"{each.name} is undecided: {each.reason}{_smallest(each)}"
+    yield from compared.missing
+    yield from compared.notes
+    thresholds = {each.metric: each.threshold for each in compared.comparisons}
+    units = {each.metric: each.unit for each in compared.comparisons}
+    told = ", ".join(
+        f"{metric} {100 * threshold.relative:g} % and {quantity(threshold.floor, units[metric])}"
+        for metric, threshold in thresholds.items()
+    )
+    yield f"Thresholds: {told}. Smaller changes are of no interest."
+    how = {
+        "interleaved": "Both sides took turns in one campaign; signed ranks of the rounds' log ratios",
+        "campaigns": "Separate campaigns, each one observation; a t prediction interval from the base's medians",
+    }[compared.design]
+    yield f"{how}; Holm's correction over all that was tested, alpha {compared.alpha:g}."
+    yield f"Base: {_ids(compared.base)}. Head: {_ids(compared.head)}."
+
+
+def _smallest(each: Comparison) -> str:
+    if each.smallest is None:
+        return ""
+    return f"; {_amount(each, each.smallest)} would have been found 4 times in 5"
+
+
+def _ids(campaigns: tuple[str, ...]) -> str:
+    return ", ".join(campaigns) if len(campaigns) <= 3 else f"{len(campaigns)} campaigns up to {max(campaigns)}"
+
+
+def _escaped(told: str) -> str:
+    return plain(told).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
