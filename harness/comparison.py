@@ -72,14 +72,17 @@ class _Half:
         mine = (record for record in records if record.target == target and record.side == self.side)
         return next((short_label(record) for record in mine), line(target))
 
-    def lacks(self, key: Key) -> str | None:
-        """That there is nothing of a workload on a target, with the reason where one is known."""
-        if key in self.cells:
-            return None
-        told = f"{self.name} has not measured {line(key[1])} with {line(key[0])}"
-        absent = (absent for result in self.results for absent in result.unavailable)
-        reasons = (line(each.reason) for each in absent if each.target == key[1] and each.side == self.side)
-        return ": ".join([told, *dict.fromkeys(reasons)])
+    def lacking(self, keys: Iterable[Key]) -> Iterator[str]:
+        """What there is nothing of, a sentence a target, with the reason where one is known."""
+        workloads: dict[str, list[str]] = {}
+        for workload, target in keys:
+            if (workload, target) not in self.cells:
+                workloads.setdefault(target, []).append(line(workload))
+        for target, names in workloads.items():
+            absent = (absent for result in self.results for absent in result.unavailable)
+            reasons = (line(each.reason) for each in absent if each.target == target and each.side == self.side)
+            told = f"{self.name} has not measured {line(target)} with {', '.join(names)}"
+            yield ": ".join([told, *dict.fromkeys(reasons)])
 
 
 def interleaved(result: Result, gate: Gate) -> Compared:
@@ -113,7 +116,8 @@ def campaigns(
         raise BadInput(f"campaign {twice[0]} was given twice")
     notes = [*notes, *comparable.check([*base, *head], allowed)]
     ours, theirs = _half("base", base, gate), _half("head", head, gate)
-    pairs = [(key, key) for key in dict.fromkeys([*ours.cells, *theirs.cells])]
+    planned = dict.fromkeys(key for result in (*base, *head) for key in _keys(result.header.plan))
+    pairs = [(key, key) for key in planned if key in ours.cells or key in theirs.cells]
     return _compared("campaigns", gate, ours, theirs, pairs, notes)
 
 
@@ -177,13 +181,13 @@ def _compared(
         raise BadInput("base and head have no target with the same workload that both measured")
     if unrecorded := sorted(gate.keys() - {question.metric for question in questions}):
         raise BadInput(f"there is a threshold for {unrecorded[0]}, and neither side recorded any")
-    missing = (half.lacks(key) for pair in pairs for half, key in zip((base, head), pair, strict=True))
+    missing = [*base.lacking(ours for ours, _ in pairs), *head.lacking(theirs for _, theirs in pairs)]
     return Compared(
         design,
         tuple(result.header.campaign for result in base.results),
         tuple(result.header.campaign for result in head.results),
         tuple(judge(questions)),
-        tuple(told for told in missing if told is not None),
+        tuple(missing),
         tuple(notes),
     )
 

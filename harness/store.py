@@ -157,7 +157,10 @@ def startup(run: Run) -> Iterator[tuple[str, float]]:
 
 
 def read(path: Path) -> Result:
-    """Reads one result file, which may be compressed (`.gz`). Raises BadInput with the line that is wrong; a last line cut short is a warning."""
+    """Reads one result file, which may be compressed (`.gz`).
+
+    Raises BadInput with the line that is wrong; a last line cut short is a warning.
+    """
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":

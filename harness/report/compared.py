@@ -128,8 +128,12 @@ def _amount(each: Comparison, amount: float) -> str:
 
 def _remarks(compared: Compared) -> Iterator[str]:
     """Reasons, what could have been shown, and how all of it was judged."""
+    reasons: dict[str, list[str]] = {}
     for each in compared.of("undecided"):
-        yield f"{each.name} is undecided: {each.reason}{_smallest(each)}"
+        reasons.setdefault(f"{each.reason}{_smallest(each)}", []).append(each.name)
+    for reason, names in reasons.items():
+        some = names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more,"
+        yield f"{some} {'is' if len(names) == 1 else 'are'} undecided: {reason}"
     yield from compared.missing
     yield from compared.notes
     thresholds = {each.metric: each.threshold for each in compared.comparisons}
