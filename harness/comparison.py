@@ -170,15 +170,15 @@ def _of_image(result: Result, key: Key, side: Side | None) -> dict[str, dict[int
 def _compared(
     design: Design, gate: Gate, base: _Half, head: _Half, pairs: Sequence[tuple[Key, Key]], notes: Sequence[str]
 ) -> Compared:
+    shared = [(ours, theirs) for ours, theirs in pairs if ours in base.cells and theirs in head.cells]
+    if not shared:
+        raise BadInput("base and head have no target with the same workload that both measured")
     questions = [
         question
-        for ours, theirs in pairs
-        if ours in base.cells and theirs in head.cells
+        for ours, theirs in shared
         for metric, threshold in gate.items()
         for question in _question(design, metric, threshold, base, head, ours, theirs)
     ]
-    if not questions:
-        raise BadInput("base and head have no target with the same workload that both measured")
     if unrecorded := sorted(gate.keys() - {question.metric for question in questions}):
         raise BadInput(f"there is a threshold for {unrecorded[0]}, and neither side recorded any")
     missing = [*base.lacking(ours for ours, _ in pairs), *head.lacking(theirs for _, theirs in pairs)]
