@@ -14,7 +14,6 @@ import pytest
 from harness import plan, store
 from harness.campaign import Campaign
 from harness.errors import BadInput
-from harness.guest import kernel
 from tests.campaigns import write
 
 if TYPE_CHECKING:
@@ -170,11 +169,15 @@ def test_an_injected_slow_down_fails_the_gate(tmp_path: Path, engine_or_skip: En
 
 @pytest.mark.engine
 def test_two_machines_are_two_sides(tmp_path: Path, engine_or_skip: EngineOrSkip) -> None:
-    """A guest with more memory, a QEMU named by its path and a kernel of one's own: all are the head's alone."""
+    """A guest with more memory and a QEMU named by its path: both are the head's alone."""
     target = "libvirt/pc,accel=tcg"
     with engine_or_skip("libvirt"):
-        image = kernel().image
-        head = {"memory": "384M", "emulator": "/usr/bin/qemu-system-x86_64", "kernel": str(image)}
+        head = {
+            "memory": "384M",
+            "emulator": "/usr/bin/qemu-system-x86_64",
+            "kernel": str(own.image),
+            "modules": str(own.modules),
+        }
         result = campaign(
             tmp_path / "ab.jsonl", {"targets": target, "rounds": 1, "budget": "none", "base": {}, "head": head}
         )
