@@ -175,8 +175,6 @@ def test_two_machines_are_two_sides(tmp_path: Path, engine_or_skip: EngineOrSkip
         head = {
             "memory": "384M",
             "emulator": "/usr/bin/qemu-system-x86_64",
-            "kernel": str(own.image),
-            "modules": str(own.modules),
         }
         result = campaign(
             tmp_path / "ab.jsonl", {"targets": target, "rounds": 1, "budget": "none", "base": {}, "head": head}
