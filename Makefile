@@ -13,7 +13,7 @@ REQUIRE = $(shell unshare --user --map-root-user true 2>/dev/null && echo namesp
 	test -w /var/run/docker.sock && echo docker)
 endif
 
-.PHONY: setup run test check lint
+.PHONY: setup run test check lint proofs
 .NOTPARALLEL:
 
 setup:
@@ -28,6 +28,10 @@ test: setup lint
 # While working: what needs no engine, on .venv as it is.
 check: .venv lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine"
+
+# That the statistics hold, from recorded campaigns and by simulation, in some minutes: results/proofs.json.
+proofs: .venv
+	$(BIN)/python -m selfbench.proofs
 
 lint:
 	$(BIN)/ruff format --check

@@ -88,10 +88,7 @@ class _Half:
 def interleaved(result: Result, gate: Gate) -> Compared:
     """The two sides of one campaign. Raises BadInput where it has none, or they share nothing."""
     comparable.check([result])
-    if not result.header.plan.sides:
-        raise BadInput(f"{result.path} holds no two sides: give a base and a head")
-    base, head = _half("base", [result], gate, "base"), _half("head", [result], gate, "head")
-    pairs = list(zip(*(_keys(plan) for plan in sides(result.header.plan).values()), strict=True))
+    base, head, pairs = _sides(result, gate)
     targets = dict.fromkeys((ours[1], theirs[1]) for ours, theirs in pairs)
     notes = [note for ours, theirs in targets for note in _engines_differ(result, ours, theirs)]
     return _compared("interleaved", gate, base, head, pairs, notes)
@@ -136,6 +133,18 @@ def confirmed(first: Compared, second: Compared) -> Compared:
     return replace(first, comparisons=tuple(map(checked, first.comparisons)), notes=(*first.notes, note))
 
 
+def questions(result: Result, gate: Gate) -> list[Question]:
+    """What `interleaved` has judged, for who wants to judge it otherwise."""
+    return _questions("interleaved", gate, *_sides(result, gate))
+
+
+def _sides(result: Result, gate: Gate) -> tuple[_Half, _Half, list[tuple[Key, Key]]]:
+    if not result.header.plan.sides:
+        raise BadInput(f"{result.path} holds no two sides: give a base and a head")
+    base, head = _half("base", [result], gate, "base"), _half("head", [result], gate, "head")
+    return base, head, list(zip(*(_keys(plan) for plan in sides(result.header.plan).values()), strict=True))
+
+
 def _keys(plan: Plan) -> list[Key]:
     """A workload that is a folder goes by the folder's name."""
     return [(Path(workload).name, target) for workload in plan.workloads for target in plan.targets]
@@ -170,32 +179,39 @@ def _of_image(result: Result, key: Key, side: Side | None) -> dict[str, dict[int
 def _compared(
     design: Design, gate: Gate, base: _Half, head: _Half, pairs: Sequence[tuple[Key, Key]], notes: Sequence[str]
 ) -> Compared:
-    shared = [(ours, theirs) for ours, theirs in pairs if ours in base.cells and theirs in head.cells]
-    if not shared:
-        raise BadInput("base and head have no target with the same workload that both measured")
-    questions = [
-        question
-        for ours, theirs in shared
-        for metric, threshold in gate.items()
-        for question in _question(design, metric, threshold, base, head, ours, theirs)
-    ]
-    if unrecorded := sorted(gate.keys() - {question.metric for question in questions}):
-        raise BadInput(f"there is a threshold for {unrecorded[0]}, and neither side recorded any")
+    asked = _questions(design, gate, base, head, pairs)
     missing = [*base.lacking(ours for ours, _ in pairs), *head.lacking(theirs for _, theirs in pairs)]
     return Compared(
         design,
         tuple(result.header.campaign for result in base.results),
         tuple(result.header.campaign for result in head.results),
-        tuple(judge(questions)),
+        tuple(judge(asked)),
         tuple(missing),
         tuple(notes),
     )
 
 
+def _questions(
+    design: Design, gate: Gate, base: _Half, head: _Half, pairs: Sequence[tuple[Key, Key]]
+) -> list[Question]:
+    shared = [(ours, theirs) for ours, theirs in pairs if ours in base.cells and theirs in head.cells]
+    if not shared:
+        raise BadInput("base and head have no target with the same workload that both measured")
+    asked = [
+        question
+        for ours, theirs in shared
+        for metric, threshold in gate.items()
+        for question in _question(design, metric, threshold, base, head, ours, theirs)
+    ]
+    if unrecorded := sorted(gate.keys() - {question.metric for question in asked}):
+        raise BadInput(f"there is a threshold for {unrecorded[0]}, and neither side recorded any")
+    return asked
+
+
 def _question(
     design: Design, metric: str, threshold: Threshold, base: _Half, head: _Half, ours: Key, theirs: Key
 ) -> Iterator[Question]:
-    """None where neither side has a value, as of memory that the user may not read."""
+    """One, or none where neither side has a value, as of memory that the user may not read."""
     cells = base.cells[ours], head.cells[theirs]
     known = [[values[metric] for values in cell.campaigns if values.get(metric)] for cell in cells]
     if not any(known):

@@ -35,9 +35,9 @@ def default() -> dict[str, Threshold]:
     return {name: Threshold(known.threshold, known.floor) for name, known in METRICS.items() if known.headline}
 
 
-def chosen(fail: str | None, plan_file: Path | None = None) -> Gate:
+def chosen(fail: str | None, plan_file: Path | None = None, project: Path = PROJECT) -> Gate:
     """What --fail names, and that alone; without it, what is configured."""
-    return configured(plan_file) if fail is None else parse(fail)
+    return configured(plan_file, project) if fail is None else parse(fail)
 
 
 def configured(plan_file: Path | None = None, project: Path = PROJECT) -> dict[str, Threshold]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import plan
+from harness import plan, pytest_gate
 from harness.command import find
 from harness.errors import BadInput
 
@@ -39,6 +39,8 @@ REPLAYED = (
     "with all targets in turn. Raw data: {result}"
 )
 _recorded = pytest.StashKey["RecordedCampaign"]()
+_compared = pytest.StashKey[str]()
+"""What is said of the comparison with a base."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--weighbridge-rounds", metavar="N", type=int, help="Measured launches of each target. [7]")
     group.addoption("--weighbridge-plan", metavar="FILE", type=Path, help="A plan (TOML) for these and all the rest.")
     group.addoption("--weighbridge-output", metavar="FILE", type=Path, help="The result file. [below results/runs]")
+    group.addoption("--weighbridge-compare", metavar="BASE", type=Path, help="Results to hold these against.")
+    group.addoption("--weighbridge-fail", metavar="METRIC:X%,...", help="What fails the session, as memory.pss:5%%.")
     parser.addini("weighbridge_plan", "The plan where --weighbridge-plan names none, from the root directory.")
 
 
@@ -57,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(OVERLAPPING)
     said = {flag: config.getoption(f"weighbridge_{flag}") for flag in FLAGS}
     try:
+        pytest_gate.check(config)
         chosen = plan.make(_plan_file(config), said)
     except BadInput as error:
         raise pytest.UsageError(f"weighbridge: {error}") from error
@@ -117,6 +122,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.benchmark(**{"timer": recording, **said}), append=False)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Holds the campaign against a base: a regression fails a session in which all tests passed."""
+    recorded = session.config.stash.get(_recorded, None)
+    if recorded is None or session.config.getoption("weighbridge_compare") is None:
+        return
+    status, told = pytest_gate.judge(session.config, recorded.result)
+    session.config.stash[_compared] = told
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = status
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """What pytest-benchmark's tables have no column for, and that what they have was recorded, not timed there."""
     recorded = config.stash.get(_recorded, None)
@@ -134,6 +151,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("weighbridge")
     terminalreporter.write_line(REPLAYED.format(campaign=recorded.summary.id, result=recorded.result.path))
     terminalreporter.write(table.getvalue())
+    if (told := config.stash.get(_compared, None)) is not None:
+        terminalreporter.section("weighbridge: against the base")
+        terminalreporter.write(told)
 
 
 def _plan_file(config: pytest.Config) -> Path | None:

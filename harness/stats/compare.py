@@ -76,6 +76,12 @@ def paired(changes: Sequence[float], margin: float, alpha: float = ALPHA) -> Cha
     )
 
 
+def lower_bound(changes: Floats, alpha: float) -> float:
+    """What the true change is above of, at the level alpha; minus infinity where so few rounds cannot tell."""
+    walsh, out = _walsh(changes), _allowed(changes.size, alpha)
+    return float(walsh[out]) if out >= 0 else -math.inf
+
+
 def predicted(base: Sequence[float], head: Sequence[float], margin: float, alpha: float = ALPHA) -> Change:
     """The change from campaigns of the base to those of the head, from one value (a log, or not) of each.
 
