@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.model import Run
+from harness.model import Record, Run
 from harness.store import Writer, read
 from tests.conftest import EngineOrSkip
 from tests.ground import Ground, ground
@@ -40,7 +40,8 @@ def base(measured: Path, folder: Path, factor: float) -> Path:
         name = f"base-{number}"
         with Writer(folder / f"{name}.jsonl") as writer:
             writer.append(msgspec.structs.replace(result.header, campaign=name))
-            for record in (*result.targets, *result.bundles, *result.images):
+            records: tuple[Record, ...] = (*result.targets, *result.bundles, *result.images)
+            for record in records:
                 writer.append(record)
             for each in result.runs:
                 writer.append(scaled(each, factor * (1 + (number - 2) / 200)))
