@@ -34,7 +34,7 @@ def first_line(compared: Compared) -> str:
         counts = [(len(compared.of(verdict)), verdict) for verdict in verdicts]
         told = "Nothing regressed: " + ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
     failed = f". {compared.head_failed} launches of the head failed" if compared.head_failed else ""
-    return told + failed
+    return line(told + failed)
 
 
 def change(each: Comparison) -> str:
@@ -50,11 +50,11 @@ def text(compared: Compared) -> str:
     """For a terminal."""
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for each in compared.comparisons:
-        table.add_row(each.name, _side(each, each.base), _side(each, each.head), change(each), each.verdict)
+        table.add_row(line(each.name), _side(each, each.base), _side(each, each.head), change(each), each.verdict)
     shown = StringIO()
-    Console(file=shown, width=WIDTH, color_system=None).print(table)
-    lines = [line.rstrip() for line in shown.getvalue().splitlines()]
-    return "\n".join([first_line(compared), "", *lines, "", *_remarks(compared)]) + "\n"
+    Console(file=shown, width=WIDTH, color_system=None, markup=False, emoji=False).print(table)
+    rows = [row.rstrip() for row in shown.getvalue().split("\n")[:-1]]
+    return "\n".join([first_line(compared), "", *rows, "", *map(line, _remarks(compared))]) + "\n"
 
 
 def markdown(compared: Compared) -> str:
@@ -77,10 +77,7 @@ def as_json(compared: Compared) -> str:
 
 
 def junit(compared: Compared) -> str:
-    """JUnit XML, a case a comparison: a failure where it regressed, skipped where it is undecided.
-
-    Launches of the head that failed are a case of their target's, an error.
-    """
+    """JUnit XML, a case a comparison: failed where it regressed, skipped where undecided; failed launches are an error."""
     cases = [_case(each) for each in compared.comparisons]
     heads = {(each.target, each.workload): each.head.failed for each in compared.comparisons}
     cases += [_failed(*cell, failed) for cell, failed in heads.items() if failed]
