@@ -1,12 +1,14 @@
 """What the documentation shows is what the program prints, and what it points to is there.
 
-After a new results/sample.jsonl or results/selfbench.json: `.venv/bin/python tests/test_docs.py` writes the README's
-table, the sample report and the figures of docs/PERFORMANCE.md.
+After a new results/sample.jsonl, results/selfbench.json or results/comparison.jsonl.gz:
+`.venv/bin/python tests/test_docs.py` writes the README's table, the sample report, the figures of docs/PERFORMANCE.md
+and the comparison in docs/CI.md.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import replace
 from itertools import product
@@ -16,10 +18,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from harness.report import terminal
+from harness import comparison, gate
+from harness.report import compared, terminal
 from harness.report.formats import write
 from harness.report.summary import summarize
+from harness.stats import compare
 from harness.store import read
+from selfbench import rounds
 from selfbench.document import Selfbench
 from selfbench.document import table as figures_table
 
@@ -32,6 +37,9 @@ PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 SELFBENCH = ROOT / "results/selfbench.json"
 FIGURES = re.compile(r"(<!-- figures: [^\n]*-->\n).*?(<!-- /figures -->)", re.DOTALL)
 TABLE = re.compile(r"(<!-- table: [^\n]*-->\n).*?(<!-- /table -->)", re.DOTALL)
+CI = ROOT / "docs/CI.md"
+COMPARISON = ROOT / "results/comparison.jsonl.gz"
+SHOWN = re.compile(r"(<!-- (markdown|junit|json|rounds): [^\n]*-->\n).*?(<!-- /\2 -->)", re.DOTALL)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -46,6 +54,56 @@ def table() -> str:
 def figures() -> str:
     """What `python -m selfbench` prints of its committed result."""
     return f"\n{figures_table(msgspec.json.decode(SELFBENCH.read_bytes(), type=Selfbench))}\n"
+
+
+def in_ci(shown: str) -> str:
+    """What the program makes of the recorded comparison, as docs/CI.md has it."""
+    result = read(COMPARISON)
+    match shown:
+        case "markdown":
+            return compared.markdown(comparison.interleaved(result, gate.default()))
+        case "junit":
+            told = compared.junit(comparison.interleaved(result, gate.parse("memory.pss:20%")))
+            return f"```xml\n{told}```\n"
+        case "json":
+            told = compared.as_json(comparison.interleaved(result, gate.default()))
+            return f"```json\n{json.dumps(json.loads(told)['comparisons'][0], indent=1)}\n```\n"
+        case _:
+            return "\n".join(rounds.table(result)) + "\n"
+
+
+def with_comparison(text: str) -> str:
+    return SHOWN.sub(lambda found: f"{found[1]}\n{in_ci(found[2])}\n{found[3]}", text)
+
+
+def test_what_ci_is_shown_to_say_is_what_the_program_says() -> None:
+    text = CI.read_text()
+    assert [found[2] for found in SHOWN.finditer(text)] == ["markdown", "junit", "json", "rounds"]
+    assert text == with_comparison(text), f"run .venv/bin/python {Path(__file__).name}"
+
+
+def test_a_table_of_rounds_says_of_those_recorded_what_the_gate_says() -> None:
+    result = read(COMPARISON)
+    judged = comparison.interleaved(result, gate.default()).comparisons
+    found = {each.metric + each.target: each.smallest for each in judged}
+    changes = rounds.changes(result)
+    assert len(changes) == 9
+    for (metric, target, _), changed in changes.items():
+        threshold = gate.default()[metric].relative
+        smallest = rounds.smallest(changed, len(changed), threshold, compare.ALPHA / len(changes))
+        assert smallest == pytest.approx(found[metric + target], rel=1e-9)
+
+
+def test_the_thresholds_that_ci_is_shown_are_some(tmp_path: Path) -> None:
+    found = re.search(r"^```toml\n(.*?)^```$", CI.read_text(), re.DOTALL | re.MULTILINE)
+    assert found
+    project = tmp_path / "pyproject.toml"
+    project.write_text(found[1])
+    assert gate.configured(project=project) == gate.default() | {
+        "startup.total": gate.Threshold(0.15, 0.0005),
+        "memory.pss": gate.Threshold(0.05, 2**20),
+        "cpu.start": gate.Threshold(0.2, 0.001),
+    }
 
 
 def test_the_readme_shows_the_table_that_the_program_prints() -> None:
@@ -98,6 +156,7 @@ def test_a_document_quotes_its_example_to_the_letter(document: str, example: str
 def regenerate() -> None:
     README.write_text(TABLE.sub(lambda found: found[1] + table() + found[2], README.read_text()))
     PERFORMANCE.write_text(FIGURES.sub(lambda found: found[1] + figures() + found[2], PERFORMANCE.read_text()))
+    CI.write_text(with_comparison(CI.read_text()))
     write([read(SAMPLE)], REPORT, FORMATS)
 
 

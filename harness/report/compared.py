@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
@@ -13,12 +14,13 @@ from rich.table import Table
 
 from harness.comparison import Compared
 from harness.verdict import Comparison, Verdict, Weighed
-from harness.wording import NONE, plain, quantity
+from harness.wording import NONE, line, plain, quantity
 
 MARKS = {"regressed": "❌", "improved": "✅", "unchanged": "", "undecided": "❔"}
 NOTABLE: tuple[Verdict, ...] = ("regressed", "undecided", "improved")
 COLUMNS = ("Metric", "Base", "Head", "Change, 95% interval", "Verdict")
 WIDTH = 120
+_SPECIAL = re.compile(r"[\\`*_<>&|~$]|\](?=\()")  # not every bracket, so that an interval is readable as it is written
 
 
 def first_line(compared: Compared) -> str:
@@ -32,7 +34,7 @@ def first_line(compared: Compared) -> str:
         counts = [(len(compared.of(verdict)), verdict) for verdict in verdicts]
         told = "Nothing regressed: " + ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
     failed = f". {compared.head_failed} launches of the head failed" if compared.head_failed else ""
-    return told + failed
+    return line(told + failed)
 
 
 def change(each: Comparison) -> str:
@@ -48,21 +50,23 @@ def text(compared: Compared) -> str:
     """For a terminal."""
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for each in compared.comparisons:
-        table.add_row(each.name, _side(each, each.base), _side(each, each.head), change(each), each.verdict)
+        table.add_row(line(each.name), _side(each, each.base), _side(each, each.head), change(each), each.verdict)
     shown = StringIO()
-    Console(file=shown, width=WIDTH, color_system=None).print(table)
-    lines = [line.rstrip() for line in shown.getvalue().splitlines()]
-    return "\n".join([first_line(compared), "", *lines, "", *_remarks(compared)]) + "\n"
+    Console(file=shown, width=WIDTH, color_system=None, markup=False, emoji=False).print(table)
+    rows = [row.rstrip() for row in shown.getvalue().split("\n")[:-1]]
+    return "\n".join([first_line(compared), "", *rows, "", *map(line, _remarks(compared))]) + "\n"
 
 
 def markdown(compared: Compared) -> str:
-    """For a job's summary or a comment: the verdict, what is not unchanged, and the rest folded."""
+    """For a job's summary or a comment: the verdict, what is not unchanged and why, and the rest folded."""
     notable = [each for verdict in NOTABLE for each in compared.of(verdict)]
     lines = [f"**{_escaped(first_line(compared))}**", ""]
     if notable:
         lines += [*_rows(notable), ""]
+    if open_questions := _items([*_reasons(compared), *compared.missing]):
+        lines += [*open_questions, ""]
     lines += ["<details><summary>All comparisons, and how they were made</summary>", ""]
-    lines += [*_rows(compared.comparisons), "", *(f"- {_escaped(remark)}" for remark in _remarks(compared))]
+    lines += [*_rows(compared.comparisons), "", *_items([*compared.notes, *_method(compared)])]
     return "\n".join([*lines, "", "</details>"]) + "\n"
 
 
@@ -73,21 +77,18 @@ def as_json(compared: Compared) -> str:
 
 
 def junit(compared: Compared) -> str:
-    """JUnit XML: a case a comparison, a failure where it regressed, skipped where it is undecided."""
-    cases = compared.comparisons
-    failed, skipped = len(compared.of("regressed")), len(compared.of("undecided"))
-    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    """JUnit XML, a case a comparison: failed where it regressed, skipped where undecided; failed launches are an error."""
+    cases = [_case(each) for each in compared.comparisons]
+    heads = {(each.target, each.workload): each.head.failed for each in compared.comparisons}
+    cases += [_failed(*cell, failed) for cell, failed in heads.items() if failed]
+    counts = {"tests": str(len(cases))}
+    for outcome, plural in (("failure", "failures"), ("error", "errors")):
+        counts[plural] = str(sum(case.find(outcome) is not None for case in cases))
     suites = ET.Element("testsuites", counts)
+    counts["skipped"] = str(len(compared.of("undecided")))  # which Jenkins knows of one suite only
     suite = ET.SubElement(suites, "testsuite", {"name": "weighbridge", **counts, "time": "0"})
-    for each in cases:
-        named = {"classname": plain(f"weighbridge.{each.target}.{each.workload}"), "name": each.metric, "time": "0"}
-        case = ET.SubElement(suite, "testcase", named)
-        told = f"{each.verdict}: {each.name} {change(each)} ({_from_to(each)})"
-        if each.verdict == "regressed":
-            ET.SubElement(case, "failure", message=plain(told), type="regressed").text = plain(told)
-        elif each.verdict == "undecided":
-            ET.SubElement(case, "skipped", message=plain(f"undecided: {each.reason}"))
-        ET.SubElement(case, "system-out").text = plain(told)
+    suite.extend(cases)
+    ET.SubElement(suite, "system-out").text = plain("\n".join([first_line(compared), *_remarks(compared)]))
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -105,7 +106,32 @@ def _rows(comparisons: Iterable[Comparison]) -> Iterator[str]:
     yield f"| {' | '.join('---' for _ in COLUMNS)} |"
     for each in comparisons:
         told = (each.name, _side(each, each.base), _side(each, each.head), change(each))
-        yield f"| {' | '.join(map(_escaped, told))} | {MARKS[each.verdict]} {each.verdict} |"
+        yield f"| {' | '.join(map(_escaped, told))} | {f'{MARKS[each.verdict]} {each.verdict}'.strip()} |"
+
+
+def _items(remarks: Iterable[str]) -> list[str]:
+    return [f"- {_escaped(remark)}" for remark in remarks]
+
+
+def _case(each: Comparison) -> ET.Element:
+    case = _named(each.target, each.workload, each.metric)
+    told = plain(f"{each.verdict}: {each.name} {change(each)} ({_from_to(each)})")
+    if each.verdict == "regressed":
+        ET.SubElement(case, "failure", message=told, type="regressed").text = told
+    elif each.verdict == "undecided":
+        ET.SubElement(case, "skipped", message=plain(f"undecided: {each.reason}"))
+    ET.SubElement(case, "system-out").text = told
+    return case
+
+
+def _failed(target: str, workload: str, failed: int) -> ET.Element:
+    case = _named(target, workload, "launches")
+    ET.SubElement(case, "error", message=f"{failed} launches of the head failed", type="failed")
+    return case
+
+
+def _named(target: str, workload: str, name: str) -> ET.Element:
+    return ET.Element("testcase", classname=plain(f"weighbridge.{target}.{workload}"), name=plain(name), time="0")
 
 
 def _side(each: Comparison, side: Weighed) -> str:
@@ -128,14 +154,20 @@ def _amount(each: Comparison, amount: float) -> str:
 
 def _remarks(compared: Compared) -> Iterator[str]:
     """Reasons, what could have been shown, and how all of it was judged."""
+    yield from (*_reasons(compared), *compared.missing, *compared.notes, *_method(compared))
+
+
+def _reasons(compared: Compared) -> Iterator[str]:
+    """Why what is undecided is so: a sentence for all that share a reason."""
     reasons: dict[str, list[str]] = {}
     for each in compared.of("undecided"):
         reasons.setdefault(f"{each.reason}{_smallest(each)}", []).append(each.name)
     for reason, names in reasons.items():
         some = names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more,"
         yield f"{some} {'is' if len(names) == 1 else 'are'} undecided: {reason}"
-    yield from compared.missing
-    yield from compared.notes
+
+
+def _method(compared: Compared) -> Iterator[str]:
     thresholds = {each.metric: each.threshold for each in compared.comparisons}
     units = {each.metric: each.unit for each in compared.comparisons}
     told = ", ".join(
@@ -162,4 +194,5 @@ def _ids(campaigns: tuple[str, ...]) -> str:
 
 
 def _escaped(told: str) -> str:
-    return plain(told).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
+    """Foreign text as Markdown on one line, of which no part is markup or the end of a cell."""
+    return _SPECIAL.sub(r"\\\g<0>", line(told))
