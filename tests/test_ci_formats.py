@@ -1,4 +1,4 @@
-"""The formats for CI, each read as its consumer reads it: by the schema that it publishes, or by a parser of its own."""
+"""The formats for CI, each read as its consumer reads it: by the schema that it publishes, or by its parser."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from jsonschema import Draft7Validator
 from prometheus_client import Metric
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.openmetrics import parser
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
-from harness import store
+from harness import meters, metrics, store
 from harness.errors import BadInput
 from harness.model import Run, Sample
 from harness.report import ci, formats
@@ -66,6 +66,11 @@ BENCHER_METRIC_FORMAT = {
         },
     },
 }
+
+
+def openmetrics(text: str) -> list[Metric]:
+    """Raises ValueError for what is none."""
+    return list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
 
 
 def written(name: str, results: Sequence[Result], folder: Path) -> str:
@@ -201,9 +206,12 @@ def test_openmetrics_have_every_estimate_and_the_reason_where_there_is_none(resu
 
 def test_what_could_not_be_had_is_in_no_format_a_number(tmp_path: Path) -> None:
     result = troubled()
-    assert not [name for name in github([result], tmp_path) if "docker" in name or "memory.pss" in name]
+    found = github([result], tmp_path)
+    assert not [name for name in found if "memory.pss" in name]
+    assert [name for name in found if "docker" in name] == ["hello · docker · disk.shared"]  # an image's, not a run's
     benchmarks = bencher([result], tmp_path)
-    assert "hello · docker" not in benchmarks and "memory-pss-bytes" not in benchmarks["hello · namespace"]
+    assert set(benchmarks["hello · docker"]) == {"disk-shared-bytes"}
+    assert "memory-pss-bytes" not in benchmarks["hello · namespace"]
     families = exposed([result], tmp_path)
     assert "weighbridge_memory_pss_bytes" not in families
     reasons = {
@@ -220,8 +228,8 @@ def test_what_could_not_be_had_is_in_no_format_a_number(tmp_path: Path) -> None:
 
 
 def test_openmetrics_say_why_it_was_not_kvm_beside_the_numbers(tmp_path: Path) -> None:
-    told = {sample.labels["target"]: sample.labels for sample in exposed([store.read(GOLDEN)], tmp_path)[
-        "weighbridge_target_info"].samples}  # fmt: skip
+    family = exposed([store.read(GOLDEN)], tmp_path)["weighbridge_target_info"]
+    told = {sample.labels["target"]: sample.labels for sample in family.samples}
     assert told["libvirt/pc"]["label"] == f"libvirt/pc · {TCG}"
     assert told["docker"]["label"] == "docker"
 
@@ -230,15 +238,15 @@ def named(result: Result, campaign: str) -> Result:
     return replace(result, header=msgspec.structs.replace(result.header, campaign=campaign))
 
 
-def names(results: Sequence[Result], folder: Path) -> tuple[set[str], set[str], set[object]]:
+def names(results: Sequence[Result], folder: Path) -> list[set[str]]:
     """What the series of each format are called."""
-    series = [
-        (name, label)
+    series = {
+        f"{name} {sorted(label)}"
         for name, family in exposed(results, folder).items()
         if not name.endswith("_info")
         for label in samples(family)
-    ]
-    return set(github(results, folder)), set(bencher(results, folder)), set(series)
+    }
+    return [set(github(results, folder)), set(bencher(results, folder)), series]
 
 
 def test_series_keep_their_names_from_campaign_to_campaign(tmp_path: Path) -> None:
@@ -260,12 +268,10 @@ def under_kvm(result: Result) -> Result:
 
 def test_kvm_and_tcg_are_never_one_series(tmp_path: Path) -> None:
     with_kvm = named(under_kvm(full()), "kvm")
-    alone = names([with_kvm], tmp_path)
-    for slow, fast, both in zip(
-        names([full()], tmp_path), alone, names([full(), with_kvm], tmp_path), strict=True
-    ):  # fmt: skip
+    kinds = [names([result], tmp_path) for result in (full(), with_kvm)]
+    for slow, fast, both in zip(*kinds, names([full(), with_kvm], tmp_path), strict=True):
         assert not slow & fast and both == slow | fast
-    assert all("· KVM" in name for name in alone[0] | alone[1])
+    assert all("· KVM" in name for name in kinds[1][0] | kinds[1][1])
 
 
 def test_cold_and_warm_starts_are_never_one_series(tmp_path: Path) -> None:
@@ -302,6 +308,16 @@ def test_a_metric_of_somebody_elses_is_a_series_too(tmp_path: Path) -> None:
     assert (family.unit, {sample.value for sample in family.samples}) == ("", {3})
 
 
+def test_what_a_meter_of_somebody_elses_is_called_ends_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    metric = metrics.Metric("files.open", "1", 'Files, "open"\\ in %\n# EOF')
+    monkeypatch.setattr(meters, "installed", lambda: (meters.Meter((metric,), lambda _: iter(())),))
+    text = written("openmetrics", [counting("files.open")], tmp_path)
+    (family,) = (family for family in openmetrics(text) if family.name == "weighbridge_files_open")
+    assert family.documentation == "Files, 'open'\\ in % # EOF. Median."
+    assert '"' not in "".join(line for line in text.splitlines() if line.startswith("# HELP"))
+    assert "hello · host · files.open" in github([counting("files.open")], tmp_path)
+
+
 @pytest.mark.parametrize("name", ["bencher", "openmetrics"])
 def test_metrics_that_a_format_could_not_tell_apart_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=f"{name} can hold one number as .*files.open"):
@@ -310,10 +326,10 @@ def test_metrics_that_a_format_could_not_tell_apart_are_refused(name: str, tmp_p
 
 def test_a_name_that_is_too_long_for_bencher_is_refused(tmp_path: Path) -> None:
     assert bencher([counting("m" * 64)], tmp_path)
-    with pytest.raises(BadInput, match="bencher takes names of 64 characters, not 65: mmm"):
+    with pytest.raises(BadInput, match="bencher takes names of 1 to 64 characters, not 65: mmm"):
         formats.write([counting("m" * 65)], tmp_path, ["bencher"])
     long = changed(store.read(GOLDEN), lambda run: msgspec.structs.replace(run, workload="w" * 1024))
-    with pytest.raises(BadInput, match="bencher takes names of 1024 characters"):
+    with pytest.raises(BadInput, match="bencher takes names of 1 to 1024 characters"):
         formats.write([long], tmp_path, ["bencher"])
 
 

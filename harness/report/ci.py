@@ -118,8 +118,8 @@ def write_bencher(summary: Summary, results: Sequence[Result], directory: Path) 
 
 
 def _short(name: str, longest: int) -> str:
-    if len(name) > longest:
-        raise BadInput(f"bencher takes names of {longest} characters, not {len(name)}: {name}")
+    if not 0 < len(name) <= longest:
+        raise BadInput(f"bencher takes names of 1 to {longest} characters, not {len(name)}: {name}")
     return name
 
 
@@ -156,7 +156,7 @@ class Families:
 
 
 def write_openmetrics(summary: Summary, results: Sequence[Result], directory: Path) -> list[Path]:
-    """openmetrics.txt, OpenMetrics 1.0: a family a metric, two for its interval, one for all n and one for all coverages.
+    """openmetrics.txt, OpenMetrics 1.0: a family a metric, two for its interval; one for all n, one for all coverages.
 
     What has no number is a sample of weighbridge_missing_info with its reason, never NaN, which would spoil sums. There
     are no timestamps: a Pushgateway refuses them.
@@ -179,14 +179,15 @@ def write_openmetrics(summary: Summary, results: Sequence[Result], directory: Pa
 def _add_number(families: Families, number: Number, estimate: Estimate) -> str:
     """Adds a median, its interval, n and coverage. Returns the name of the median."""
     row, labels, suffix = number.row, number.labels, _unit(number.row)
-    title = meters.metric(row.metric, row.unit).title
+    # An escaped quote is an error in the help of the older format, a bare one in that of OpenMetrics.
+    title = line(meters.metric(row.metric, row.unit).title).replace('"', "'")
     name = families.add(row.metric, suffix, f"{title}. Median.", labels, estimate.median)
     which = {**labels, "metric": row.metric}
     families.add("observations", "", "How many values a median is of.", which, estimate.n)
     if estimate.n > 1:
-        about = f"{title}. Interval of the median, %s bound."
-        families.add(f"{row.metric}.interval_low", suffix, about % "lower", labels, estimate.low)
-        families.add(f"{row.metric}.interval_high", suffix, about % "upper", labels, estimate.high)
+        for end, bound in (("low", estimate.low), ("high", estimate.high)):
+            about = f"{title}. Interval of the median, its {end} end."
+            families.add(f"{row.metric}.interval_{end}", suffix, about, labels, bound)
         about = f"What an interval covers at the least; below {estimate.confidence} with too few launches."
         families.add("interval_coverage", "ratio", about, which, estimate.coverage)
     return name
