@@ -147,9 +147,10 @@ def test_the_action_gets_every_estimate_of_which_less_is_better(result: Result, 
         assert entry["unit"] == ("CPUs" if row.metric == "cpu.rest" else row.unit)
         assert ("range" in entry) == (estimate.n > 1)
         if estimate.n > 1:
-            low, high = map(float, re.findall(r"[\d.e+-]+(?=[,\]])", entry["range"]))
-            assert (low, high) == pytest.approx((estimate.low, estimate.high), rel=1e-11)
-            assert entry["range"].endswith("] 95%" if estimate.n > 5 else "] 75%")
+            told = re.fullmatch(r"\[(\S+), (\S+)\] (\d+)%", entry["range"])
+            assert told
+            assert [float(told[1]), float(told[2])] == pytest.approx([estimate.low, estimate.high], rel=1e-11)
+            assert told[3] == ("95" if estimate.n > 5 else "75")
         assert row.label in entry["extra"] and f"n={estimate.n}" in entry["extra"]
 
 
@@ -285,7 +286,7 @@ def test_cold_and_warm_starts_are_never_one_series(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_campaigns_whose_numbers_share_their_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=f"{name} can hold one number as .*hello.* full and other .*one campaign"
+        BadInput, match=f"{name} can hold one number as .*hello.*: there are two, of campaign full and other$"
     ) as told:
         formats.write([full(), named(full(), "other")], tmp_path, [name])
     assert "\n" not in str(told.value)
@@ -320,7 +321,7 @@ def test_what_a_meter_of_somebody_elses_is_called_ends_no_line(monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["bencher", "openmetrics"])
 def test_metrics_that_a_format_could_not_tell_apart_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=f"{name} can hold one number as .*files.open"):
+    with pytest.raises(BadInput, match=f"{name} can hold one number as .*files.open.* of campaign [^ ]+$"):
         formats.write([counting("files.open", "files_open")], tmp_path, [name])
 
 

@@ -223,8 +223,8 @@ class _Names:
     def new(self, name: str, row: Row) -> str:
         """The name. Raises BadInput if another row had it already."""
         if name in self._campaigns:
-            both = " and ".join(dict.fromkeys((self._campaigns[name], row.campaign)))
-            raise BadInput(f"{self._format} can hold one number as {name}, and {both} has two: report one campaign")
+            of = " and ".join(dict.fromkeys((self._campaigns[name], row.campaign)))
+            raise BadInput(f"{self._format} can hold one number as {name}: there are two, of campaign {of}")
         self._campaigns[name] = row.campaign
         return name
 
