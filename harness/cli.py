@@ -247,7 +247,12 @@ def _measure(chosen: Plan, output: Path | None, shown: str) -> tuple[Campaign, i
 @cli.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write into.")
-@click.option("--format", "formats", help="Of html,md,csv,json, and of formats that other packages add. [these four]")
+@click.option(
+    "--format",
+    "formats",
+    help="Of html,md,csv,json, for CI of github-action-benchmark,bencher,openmetrics, and of those that other packages "
+    "add. [the first four]",
+)
 def report(files: tuple[Path, ...], output: Path, formats: str | None) -> int:
     """Write a report of result files, and print its table."""
     _report(files, output, formats)
@@ -343,13 +348,13 @@ def _report(files: Sequence[Path], folder: Path | None, formats: str | None) -> 
     """Prints the table of these results, and writes the report where a folder is named."""
     # Here, because pandas and matplotlib have no business in a process that is measuring.
     from harness.report import terminal
-    from harness.report.formats import FORMATS, write
+    from harness.report.formats import DEFAULT, write
     from harness.report.summary import summarize
     from harness.store import read
 
     results = [read(file) for file in files]
     if folder is not None:
-        written = write(results, folder, FORMATS if formats is None else formats.split(","))
+        written = write(results, folder, DEFAULT if formats is None else formats.split(","))
         _say(f"the report is {written[0]}")
     terminal.show(summarize(results), Console())
 

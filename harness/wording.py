@@ -50,17 +50,18 @@ class Labels:
         return (self._places.get(target, len(self._places)), target)
 
 
+def ran(target: TargetRecord) -> str | None:
+    """What ran the guest's instructions, in words that stay the same; None for what is no machine."""
+    if target.accelerator is None:
+        return None
+    return {"kvm": "KVM", "tcg": "QEMU TCG"}.get(target.accelerator, line(target.accelerator))
+
+
 def accelerator(target: TargetRecord) -> str | None:
     """What ran the guest's instructions, with the reason where it was software; None for what is no machine."""
-    match target.accelerator:
-        case None:
-            return None
-        case "kvm":
-            return "KVM"
-        case "tcg":
-            return f"QEMU TCG (no KVM: {line(target.accelerator_reason or 'the reason was not recorded')})"
-        case other:
-            return line(other)
+    if target.accelerator != "tcg":
+        return ran(target)
+    return f"{ran(target)} (no KVM: {line(target.accelerator_reason or 'the reason was not recorded')})"
 
 
 def unit(metric: str, recorded: str) -> str:

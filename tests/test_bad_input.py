@@ -192,6 +192,13 @@ def test_a_format_that_there_is_not(call: Call, tmp_path: Path, content: bytes, 
     one_line(call("report", "good.jsonl", "-o", "there", "--format", formats), BAD_INPUT, "format", "html")
 
 
+@pytest.mark.parametrize("name", ["github-action-benchmark", "bencher", "openmetrics"])
+def test_two_campaigns_whose_numbers_share_their_names(call: Call, tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / "one.jsonl").write_bytes(content)
+    (tmp_path / "two.jsonl").write_bytes(change(content, "header", lambda header: header.update(campaign="second")))
+    one_line(call("report", "one.jsonl", "two.jsonl", "-o", "there", "--format", name), BAD_INPUT, name, "and second")
+
+
 @pytest.mark.parametrize("where", ["good.jsonl", "/proc/there", "/dev/null/there"])
 def test_a_report_has_to_go_somewhere(call: Call, tmp_path: Path, content: bytes, where: str) -> None:
     (tmp_path / "good.jsonl").write_bytes(content)

@@ -262,7 +262,7 @@ def test_a_report_shows_what_a_meter_weighed_that_is_not_installed_here() -> Non
 
 def test_a_format_is_written_where_it_is_asked_for(site: Path, tmp_path: Path) -> None:
     assert formats.write([read(SAMPLE)], tmp_path / "out", ["tsv"]) == [tmp_path / "out/headlines.tsv"]
-    with pytest.raises(BadInput, match="no report format 'csw': choose among html, md, csv, json, tsv"):
+    with pytest.raises(BadInput, match=r"no report format 'csw': choose among html, md, csv, json, .*, tsv"):
         formats.write([read(SAMPLE)], tmp_path / "out", ["csw"])
 
 

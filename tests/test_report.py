@@ -616,9 +616,12 @@ def test_every_format_says_what_ran_the_guest(golden: Result, tmp_path: Path) ->
     written = {path.name: path for path in formats.write([golden], tmp_path, formats.FORMATS)}
     assert set(written) == {
         "index.html", "report.md", "startup.png", "memory.png", "disk.png", "values.csv", "isolation.csv",
-        "summary.json",
+        "summary.json", "github-action-benchmark.json", "bencher.json", "openmetrics.txt",
     }  # fmt: skip
-    for name in ("index.html", "report.md", "values.csv", "isolation.csv", "summary.json"):
+    # Bencher's format has a place for names and numbers only, and a name must stay the same: it is without the reason.
+    assert "libvirt/pc · QEMU TCG" in written["bencher.json"].read_text("utf-8")
+    reasoned = ("github-action-benchmark.json", "openmetrics.txt")
+    for name in ("index.html", "report.md", "values.csv", "isolation.csv", "summary.json", *reasoned):
         text = written[name].read_text("utf-8")
         assert "QEMU TCG (no KVM: /dev/kvm is not there" in text, name
         assert not re.search(r"libvirt/pc(?! ·)[^\n]*· KVM\b", text), name

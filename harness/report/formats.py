@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import extensions
 from harness.errors import BadInput, Unavailable
-from harness.report import data, html, markdown
+from harness.report import ci, data, html, markdown
 from harness.report.summary import Summary, summarize
 from harness.store import Result
 
@@ -24,7 +24,12 @@ FORMATS: dict[str, Format] = {
     "md": markdown.write,
     "csv": data.write_csv,
     "json": data.write_json,
+    "github-action-benchmark": ci.write_github,
+    "bencher": ci.write_bencher,
+    "openmetrics": ci.write_openmetrics,
 }
+DEFAULT = ("html", "md", "csv", "json")
+"""What is written where no format is named."""
 
 
 def write(results: Sequence[Result], directory: Path, formats: Iterable[str]) -> list[Path]:
