@@ -40,9 +40,14 @@ def make(file: Path | None, flags: Mapping[str, Any]) -> Plan:
 
     Of two sides either has a table of its own, `[base]` and `[head]` in the file, `base` and `head` among the flags.
     """
-    said = {**_defaults(), **(_read(file) if file else {}), **{k: v for k, v in flags.items() if v is not None}}
+    read = _read(file) if file else {}
+    said = {**_defaults(), **read, **{k: v for k, v in flags.items() if v is not None}}
     said.pop(GATE, None)
-    tables = {side: said.pop(side) for side in SIDES if side in said}
+    tables = {
+        side: _table(side, read.get(side, {})) | flags.get(side, {})
+        for side in SIDES
+        if said.pop(side, None) is not None
+    }
     for key in said:
         if key not in KEYS:
             raise BadInput(f"{file}: unknown key {key!r}; known: {', '.join(KEYS)}")
@@ -75,10 +80,14 @@ def sides(plan: Plan) -> dict[Side | None, Plan]:
     return {side: _checked({**common, **differences}, f"{side}.") for side, differences in plan.sides.items()}
 
 
-def _differences(side: Side, table: Any) -> dict[str, Any]:
-    """What a side says, checked as far as that can be done without the rest of the plan."""
+def _table(side: Side, table: Any) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise BadInput(f"{side} is a table, as [{side}] with a line kernel = ...")
+    return dict(table)
+
+
+def _differences(side: Side, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a side says, checked as far as that can be done without the rest of the plan."""
     for key in table:
         if key not in SIDED:
             raise BadInput(f"{side}: {key!r} is nothing that two sides may differ in; known: {', '.join(SIDED)}")

@@ -52,6 +52,11 @@ def test_a_side_changes_what_it_says_and_nothing_else(tmp_path: Path) -> None:
     assert base == msgspec.structs.replace(made, sides={})
     assert (head.limits.memory, head.docker_host, head.targets) == (512 * 2**20, "unix:///s", made.targets)
     assert made.rounds == plan.COMPARED_ROUNDS
+    again = plan.make(file, {"seed": made.seed, "base": {}, "head": {"memory": "1G"}})
+    assert again.sides["head"] == {"memory": 2**30, "docker_host": "unix:///s"}
+    done = weighbridge("run", file, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has two sides, which `weighbridge ab` measures" in done.stderr
     assert msgspec.json.decode(msgspec.json.encode(made), type=type(made)) == made
 
 

@@ -1,0 +1,96 @@
+"""The commands that show: reports, what can run here, what one instance is separated from, what was left behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from harness import ledger, places, plan
+from harness.cli.options import NOTHING_RAN, SOME_FAILED
+from harness.cli.telling import report_of, say
+from harness.errors import BadInput
+from harness.wording import label, plain
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write into.")
+@click.option(
+    "--format",
+    "formats",
+    help="Of html,md,csv,json, for CI of github-action-benchmark,bencher,openmetrics, and of those that other packages "
+    "add. [the first four]",
+)
+def report(files: tuple[Path, ...], output: Path, formats: str | None) -> int:
+    """Write a report of result files, and print its table."""
+    report_of(files, output, formats)
+    return 0
+
+
+@click.command()
+@click.option("--targets", help="Which targets to examine. [the default ones]")
+@click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]")
+@click.option("--libvirt-uri", help="A libvirt daemon in place of the embedded driver.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(as_json: bool, **flags: Any) -> int:
+    """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
+    from harness.doctor import examine
+
+    findings = examine(plan.make(None, flags))
+    if as_json:
+        print(msgspec.json.encode(findings).decode())
+    for finding in findings if not as_json else ():
+        if finding.record is not None:
+            record = finding.record
+            print(f"{label(record)}: {record.engine} {record.version}, whose: {record.whose}")
+        else:
+            print(f"{finding.target}: not here: {finding.reason}. Try: {finding.hint}")
+    return 0 if any(finding.record for finding in findings) else NOTHING_RAN
+
+
+@click.command()
+@click.argument("target")
+@click.option("--workload", "workloads", default="hello", help="What to start. [hello]")
+@click.option("--cpus", type=float, help="CPUs for it. [1]")
+@click.option("--memory", help="Memory for it. [256M]")
+@click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]")
+@click.option("--libvirt-uri", help="A libvirt daemon in place of the embedded driver.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def facts(target: str, as_json: bool, **flags: Any) -> int:
+    """What isolation a target buys: starts one instance of it and reads from inside what it is separated from."""
+    from harness.facts import ask
+    from harness.report import terminal
+
+    asked = plan.make(None, {"targets": target, **flags})
+    if len(asked.targets) > 1 or len(asked.workloads) > 1:
+        raise BadInput("give one target and one workload")
+    inside = ask(asked)
+    if inside.run.error is not None:
+        say(f"{target}: failed while {inside.run.error.phase}: {inside.run.error.message}")
+        print(plain(inside.run.error.log).rstrip(), file=sys.stderr)
+        return SOME_FAILED
+    if as_json:
+        told = {"target": target, "isolation": inside.isolation, "limits": inside.run.limits, "facts": inside.run.facts}
+        print(msgspec.json.encode(told).decode())
+    else:
+        terminal.show_isolation(label(inside.record), inside.isolation, inside.run.limits, Console())
+    return 0
+
+
+@click.command()
+def clean() -> int:
+    """Reap what campaigns left behind that were killed. Those that are still running are not touched."""
+    outcome = ledger.reap()
+    drafts = places.remove_drafts()
+    for campaign, failure in outcome.items():
+        print(f"{campaign}: {'released' if failure is None else f'not all could be released: {failure}'}")
+    for draft in drafts:
+        print(f"{draft}: removed, half made")
+    if not outcome and not drafts:
+        print("nothing was left behind")
+    return SOME_FAILED if any(outcome.values()) else 0

@@ -1,0 +1,69 @@
+"""Arguments that several commands share, and the exit codes of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from harness import progress
+
+REGRESSED, BAD_INPUT, NOTHING_RAN, SOME_FAILED = 1, 2, 3, 4
+
+
+def measuring(command: Callable[..., int]) -> Callable[..., int]:
+    """The arguments of what measures: a plan, and flags that win over it."""
+    options = (
+        click.argument("plan_file", metavar="[PLAN.toml]", required=False, type=click.Path(path_type=Path)),
+        click.option("--targets", help="What to weigh, as host,namespace/pid,net,docker,libvirt/pc."),
+        click.option("--workloads", help="Workloads by name, or folders of your own."),
+        click.option(
+            "--rounds", type=int, help="Measured rounds; every round visits every target once. [run 7, ab 30]"
+        ),
+        click.option("--precision", help="Measure until every median's interval is within this, as 5%: no --rounds."),
+        click.option("--budget", help="When to stop short, as 10m; `none` never does. [10m]"),
+        click.option("--timeout", help="How long one instance may take to be ready. [60s]"),
+        click.option("--cpus", type=float, help="CPUs for every instance. [1]"),
+        click.option("--memory", help="Memory for every instance. [256M]"),
+        click.option(
+            "--cold",
+            type=click.Choice(["image", "all"]),
+            is_flag=False,
+            flag_value="image",
+            help="Drop the page cache of the image's files before every start, or as root the whole machine's. "
+            "[--cold=image]",
+        ),
+        click.option("--engines", type=click.Choice(["auto", "private", "user"]), help="Whose engines to use. [auto]"),
+        click.option("--libvirt-uri", help="A libvirt daemon, as qemu:///system, in place of the embedded driver."),
+        click.option("--kernel", help="A guest kernel of your own. [Debian's cloud kernel]"),
+        click.option("--modules", help="The modules of that kernel. [/lib/modules/VERSION]"),
+        click.option("--seed", type=int, help="Of the order within rounds. [random, recorded]"),
+        click.option(
+            "-o", "--output", type=click.Path(path_type=Path), help="The result file. [results/runs/TIME.jsonl]"
+        ),
+        click.option("--progress", "shown", type=click.Choice(progress.KINDS), default="auto", help="Of the runs."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def gating(command: Callable[..., int]) -> Callable[..., int]:
+    """The options of what compares."""
+    options = (
+        click.option(
+            "--gate",
+            "gate_kind",
+            type=click.Choice(["regressed", "strict"]),
+            is_flag=False,
+            flag_value="regressed",
+            help="Exit with 1 where something regressed; strict: with 3 where it is undecided. [--gate=regressed]",
+        ),
+        click.option("--fail", metavar="METRIC:X%,...", help="Judge these alone, by these thresholds; implies --gate."),
+        click.option("--format", "formatted", type=click.Choice(["text", "markdown", "json", "junit"]), default="text"),
+        click.option("--into", type=click.Path(path_type=Path), help="Write it into this file. [stdout]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

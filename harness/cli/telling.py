@@ -1,0 +1,36 @@
+"""What a command says on stderr, and the table that it prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.ledger import LeftBehind
+from harness.wording import line
+
+
+def say(text: str) -> None:
+    print(f"weighbridge: {' '.join(line(text).split())}", file=sys.stderr)
+
+
+def tell_left_behind(error: LeftBehind) -> None:
+    for failure in error.exceptions:
+        say(f"{error.message}: {failure}")
+
+
+def report_of(files: Sequence[Path], folder: Path | None, formats: str | None) -> None:
+    """Prints the table of these results, and writes the report where a folder is named."""
+    # Here, because pandas and matplotlib have no business in a process that is measuring.
+    from harness.report import terminal
+    from harness.report.formats import DEFAULT, write
+    from harness.report.summary import summarize
+    from harness.store import read
+
+    results = [read(file) for file in files]
+    if folder is not None:
+        written = write(results, folder, DEFAULT if formats is None else formats.split(","))
+        say(f"the report is {written[0]}")
+    terminal.show(summarize(results), Console())
