@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from harness import comparable, meters
+from harness import comparable, doubts, meters
 from harness.errors import BadInput
 from harness.gate import Gate, Threshold
 from harness.model import Plan, Run, Side, headline
 from harness.plan import sides
 from harness.stats.compare import ALPHA
-from harness.store import Result, startup
+from harness.store import Result, amount
 from harness.verdict import Comparison, Question, Verdict, Weighed, judge
 from harness.wording import line, short_label
 
@@ -166,7 +166,7 @@ def _half(name: str, results: Sequence[Result], gate: Gate, side: Side | None = 
 
 
 def _by_round(metric: str, runs: Iterable[Run]) -> dict[int, float]:
-    values = ((run.round, dict(startup(run)).get(metric, headline(run.samples, metric))) for run in runs if run.ok)
+    values = ((run.round, amount(run, metric)) for run in runs)
     return {number: value for number, value in values if value is not None}
 
 
@@ -187,8 +187,15 @@ def _compared(
         tuple(result.header.campaign for result in head.results),
         tuple(judge(asked)),
         tuple(missing),
-        tuple(notes),
+        (*notes, *_disturbed((*base.results, *(head.results if design == "campaigns" else ())))),
     )
+
+
+def _disturbed(results: Sequence[Result]) -> Iterator[str]:
+    """One that did not run alone is no reason for a verdict, and one to look twice."""
+    for result in results:
+        for doubt in doubts.of_host(result):
+            yield f"campaign {result.header.campaign}: {doubt}"
 
 
 def _questions(

@@ -45,12 +45,21 @@ def describe() -> Host:
 
 
 def sample() -> list[Sample]:
-    """Load, stolen CPU time since boot (seconds) and available memory (bytes), now."""
+    """Load, stolen CPU time since boot (seconds), available memory (bytes) and the CPUs' frequency (Hz), now."""
     return [
         Sample("host.load", "1", os.getloadavg()[0]),
         Sample("host.steal", "s", psutil.cpu_times().steal),
         Sample("host.memory_available", "B", psutil.virtual_memory().available),
+        _frequency(),
     ]
+
+
+def _frequency() -> Sample:
+    """The mean over all CPUs."""
+    found = psutil.cpu_freq()
+    if found is None or not found.current:
+        return Sample("host.frequency", "Hz", None, reason="the machine does not tell the frequency of its CPUs")
+    return Sample("host.frequency", "Hz", found.current * 1e6)
 
 
 def commit() -> tuple[str | None, bool | None]:

@@ -57,6 +57,7 @@ METRICS: dict[str, Metric] = {
         Metric("cache.resident", "B", "Page cache of the image's files before a cold start", "neither", by="part"),
         Metric("host.load", "1", "Load average over one minute", better="neither"),
         Metric("host.steal", "s", "CPU time stolen by the machine's own hypervisor", better="neither"),
+        Metric("host.frequency", "Hz", "Frequency of the CPUs", better="neither"),
         Metric("host.memory_available", "B", "MemAvailable", better="neither"),
     )
 }

@@ -28,6 +28,7 @@ from harness.model import (
     Run,
     TargetRecord,
     UnavailableRecord,
+    headline,
 )
 
 if TYPE_CHECKING:
@@ -154,6 +155,13 @@ def startup(run: Run) -> Iterator[tuple[str, float]]:
                 before = at
     if stopping is not None and gone is not None:
         yield "shutdown.total", gone - stopping
+
+
+def amount(run: Run, metric: str) -> float | None:
+    """What one run came to in a metric, in its unit; None where it failed or that could not be read."""
+    if not run.ok:
+        return None
+    return dict(startup(run)).get(metric, headline(run.samples, metric))
 
 
 def read(path: Path) -> Result:

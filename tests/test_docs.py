@@ -27,6 +27,9 @@ from harness.store import read
 from selfbench import rounds
 from selfbench.document import Selfbench
 from selfbench.document import table as figures_table
+from selfbench.proofs.__main__ import RESULT
+from selfbench.proofs.finding import Proofs
+from selfbench.proofs.finding import table as proofs_table
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -40,6 +43,8 @@ TABLE = re.compile(r"(<!-- table: [^\n]*-->\n).*?(<!-- /table -->)", re.DOTALL)
 CI = ROOT / "docs/CI.md"
 COMPARISON = ROOT / "results/comparison.jsonl.gz"
 SHOWN = re.compile(r"(<!-- (markdown|junit|json|rounds): [^\n]*-->\n).*?(<!-- /\2 -->)", re.DOTALL)
+METHOD = ROOT / "docs/METHOD.md"
+PROVED = re.compile(r"(<!-- proofs: [^\n]*-->\n).*?(<!-- /proofs -->)", re.DOTALL)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -118,6 +123,18 @@ def test_the_figures_are_those_of_the_committed_result() -> None:
     assert found[0] == f"{found[1]}{figures()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
 
 
+def proved() -> str:
+    """What `python -m selfbench.proofs` prints of its committed result, and how to come to it."""
+    proofs = msgspec.json.decode((ROOT / RESULT).read_bytes(), type=Proofs)
+    return f"\n`{' '.join(proofs.command)}`:\n\n{proofs_table(proofs)}\n"
+
+
+def test_the_proofs_are_those_of_the_committed_result() -> None:
+    found = PROVED.search(METHOD.read_text())
+    assert found
+    assert found[0] == f"{found[1]}{proved()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
+
+
 def test_the_sample_report_is_what_the_program_writes(tmp_path: Path) -> None:
     write([read(SAMPLE)], tmp_path, FORMATS)
     assert (tmp_path / "report.md").read_text() == (REPORT / "report.md").read_text()
@@ -156,6 +173,7 @@ def test_a_document_quotes_its_example_to_the_letter(document: str, example: str
 def regenerate() -> None:
     README.write_text(TABLE.sub(lambda found: found[1] + table() + found[2], README.read_text()))
     PERFORMANCE.write_text(FIGURES.sub(lambda found: found[1] + figures() + found[2], PERFORMANCE.read_text()))
+    METHOD.write_text(PROVED.sub(lambda found: found[1] + proved() + found[2], METHOD.read_text()))
     CI.write_text(with_comparison(CI.read_text()))
     write([read(SAMPLE)], REPORT, FORMATS)
 

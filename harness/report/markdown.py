@@ -56,7 +56,7 @@ def _campaign(campaign: Campaign) -> Iterator[str]:
     yield f"## Campaign {escape(campaign.id)}"
     yield "\n".join(f"- {name}: {escape(value)}" for name, value in tables.origin(campaign))
     if campaign.warnings:
-        yield "\n".join(f"> **Note:** {escape(warning)}" for warning in campaign.warnings)
+        yield "\n".join(f"> **Note:** {escape(str(warning))}" for warning in campaign.warnings)
     if campaign.failures:
         yield from _section(tables.failures(campaign))
         for failure in campaign.failures:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from harness import meters
+from harness.doubts import Launches
 from harness.model import Run
 from harness.report.series import NOTHING, Alike, Piece, Series, put_together, sampled, started
 from harness.stats.estimate import Estimate, Ratio, median_interval, ratio_interval
@@ -60,8 +61,10 @@ def cells(runs: Iterable[Run], labels: Labels) -> dict[Cell, list[Run]]:
     return dict(sorted(found.items(), key=lambda cell: (cell[0][0], labels.order(cell[0][1]))))
 
 
-def rows(result: Result, cells: Mapping[Cell, Sequence[Run]], labels: Labels) -> tuple[str | None, list[Row]]:
-    """The reference target (None where neither candidate has data) and a row a workload, target and metric.
+def rows(
+    result: Result, cells: Mapping[Cell, Sequence[Run]], labels: Labels
+) -> tuple[str | None, list[Row], list[Launches]]:
+    """The reference target (None where neither candidate has data), a row a workload, target and metric, and launches.
 
     The runs are those of the measured phase that count, failed ones among them.
     """
@@ -97,7 +100,10 @@ def rows(result: Result, cells: Mapping[Cell, Sequence[Run]], labels: Labels) ->
                 pieces=series.pieces,
             )
         )
-    return reference, made
+    launches: list[Launches] = [
+        (cell[1], cell[0], name, found.by_round) for cell, all_ in weighed.items() for name, found in all_.items()
+    ]
+    return reference, made, launches
 
 
 def _weigh(

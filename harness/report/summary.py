@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness import doubts
+from harness.doubts import Doubt, Launches
 from harness.errors import BadInput
 from harness.model import Applied, Footer, Host, HostRecord, Run, Sample
 from harness.report import inside, rows, series
@@ -116,7 +118,7 @@ class Campaign:
     insides: tuple[Inside, ...]
     failures: tuple[Failed, ...]
     unavailable: tuple[Absent, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Doubt, ...]
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _campaign(result: Result) -> Campaign:
     cold = header.plan.cold
     runs = [run for run in measured if run.cold is (cold is not None) and not run.side and run.instances == 1]
     cells = rows.cells(runs, labels)
-    reference, made = rows.rows(result, cells, labels)
+    reference, made, launches = rows.rows(result, cells, labels)
     return Campaign(
         id=line(header.campaign),
         source=result.path.name,
@@ -183,7 +185,7 @@ def _campaign(result: Result) -> Campaign:
         insides=inside.found(header.host, cells, labels),
         failures=tuple(_failed(run, labels) for run in result.runs if not run.ok),
         unavailable=tuple(Absent(line(u.target), line(u.reason), line(u.hint)) for u in result.unavailable),
-        warnings=tuple(line(warning) for warning in [*result.warnings, *_doubts(result, len(measured) - len(runs))]),
+        warnings=tuple(_doubts(result, len(measured) - len(runs), launches)),
     )
 
 
@@ -194,21 +196,11 @@ def _incomplete(footer: Footer | None) -> str | None:
     return None if footer.complete else f"it was cut short: {line(footer.stopped or 'nobody said why')}"
 
 
-def _doubts(result: Result, left_out: int) -> list[str]:
-    """What the records themselves give reason to tell the reader."""
-    told = []
-    if left_out:
-        other_start = "cold" if result.header.plan.cold is None else "not cold"
-        told.append(
-            f"{left_out} runs ({other_start}, of one side, or of several instances at once) are not in this summary"
-        )
-    digests = {bundle.workload: bundle.sha256 for bundle in result.bundles}
-    other = [run.id for run in result.runs if run.bundle_sha256 != digests.get(run.workload)]
-    if other:
-        told.append(f"{len(other)} runs did not start the recorded bundle of their workload, first {other[0]}")
-    if result.header.dirty:
-        told.append("the harness had uncommitted changes when it measured")
-    return told
+def _doubts(result: Result, left_out: int, launches: Sequence[Launches]) -> Iterator[Doubt]:
+    """What there is to be warned of."""
+    yield from doubts.of_records(result, left_out)
+    yield from doubts.of_host(result)
+    yield from doubts.of_launches(launches)
 
 
 def _limits(cells: Mapping[Cell, Sequence[Run]], labels: Labels) -> tuple[Limit, ...]:

@@ -1,0 +1,132 @@
+"""Typed warnings: what the records themselves give reason to doubt in the numbers that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from harness.metrics import METRICS, Metric
+from harness.model import HostRecord
+from harness.stats import quality
+from harness.stats.estimate import median_interval
+from harness.store import Result
+from harness.wording import line, quantity
+
+Kind = Literal[
+    "file", "left-out", "other-bundle", "uncommitted", "few-rounds", "drift", "bimodal", "disturbed-host"
+]  # fmt: skip
+HEADLINES = tuple(name for name, metric in METRICS.items() if metric.headline and name != "disk.shared")
+"""That of an image is weighed once, and of no round."""
+ENOUGH = 10
+"""So many launches give a median an interval."""
+STOLEN = 0.01
+"""Of the time of all CPUs that another guest of the machine's own hypervisor had: from so much on it is told."""
+SLOWED = 0.1
+"""By how much the CPUs' frequency may change within a campaign."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One warning, in words. target, workload and metric are None where it is not about one of them."""
+
+    kind: Kind
+    told: str
+    target: str | None = None
+    workload: str | None = None
+    metric: str | None = None
+
+    def __str__(self) -> str:
+        return self.told
+
+
+def of_records(result: Result, left_out: int) -> Iterator[Doubt]:
+    """About the file, and about runs that are not what they should be. left_out: runs that no summary has."""
+    for warning in result.warnings:
+        yield Doubt("file", line(warning))
+    if left_out:
+        other_start = "cold" if result.header.plan.cold is None else "not cold"
+        told = f"{left_out} runs ({other_start}, of one side, or of several instances at once) are not in this summary"
+        yield Doubt("left-out", told)
+    digests = {(bundle.workload, bundle.side): bundle.sha256 for bundle in result.bundles}
+    other = [run.id for run in result.runs if run.bundle_sha256 != digests.get((run.workload, run.side))]
+    if other:
+        told = f"{len(other)} runs did not start the recorded bundle of their workload, first {line(other[0])}"
+        yield Doubt("other-bundle", told)
+    if result.header.dirty:
+        yield Doubt("uncommitted", "the harness had uncommitted changes when it measured")
+
+
+Launches = tuple[str, str, str, Mapping[int, float]]
+"""Target, workload and metric, and the values by round."""
+
+
+def of_launches(launches: Sequence[Launches]) -> Iterator[Doubt]:
+    """About launches that are too few, drift over the rounds, or are of two kinds. Only headlines are looked at."""
+    headlines = [each for each in launches if each[2] in HEADLINES and each[3]]
+    few = [len(by_round) for *_, by_round in headlines if _is_short(by_round)]
+    if few:
+        told = f"{len(few)} medians are of {min(few)} to {max(few)} launches" if min(few) < max(few) else ""
+        told = told or f"{len(few)} medians are of {few[0]} launches"
+        yield Doubt("few-rounds", f"{told}: too few for an interval of 95 %")
+    for target, workload, name, by_round in headlines:
+        about = (line(target), line(workload), name)
+        yield from _drift(by_round, METRICS[name], *about)
+        yield from _bimodal(by_round, METRICS[name], *about)
+
+
+def of_host(result: Result) -> Iterator[Doubt]:
+    """About a machine that did other things besides, or was given less than all of its CPUs.
+
+    The records of the machine bear no time: what passed between the first and the last is taken to be what the runs
+    took from `requested` to `gone`, which is less, so that the share that was stolen is rather too high.
+    """
+    cores = result.header.host.gating.get("cores")
+    load, stolen, frequency = (_readings(result.hosts, name) for name in ("load", "steal", "frequency"))
+    if load and isinstance(cores, int) and max(load) > cores:
+        yield Doubt("disturbed-host", f"the host was busy: a load of {max(load):.3g} on {cores} CPUs")
+    passed = sum(run.marks[-1][1] for run in result.runs if run.marks)
+    if len(stolen) > 1 and isinstance(cores, int) and passed > 0:
+        share = (stolen[-1] - stolen[0]) / passed / cores
+        if share > STOLEN:
+            yield Doubt("disturbed-host", f"{share:.1%} of the host's CPU time was stolen by its hypervisor")
+    if frequency and min(frequency) < (1 - SLOWED) * max(frequency):
+        told = f"{min(frequency) / 1e9:.3g} and {max(frequency) / 1e9:.3g} GHz"
+        yield Doubt("disturbed-host", f"the host's CPUs changed their frequency between {told}")
+
+
+def _is_short(by_round: Mapping[int, float]) -> bool:
+    if len(by_round) > ENOUGH:
+        return False
+    estimate = median_interval([*by_round.values()])
+    return estimate.coverage < estimate.confidence
+
+
+def _drift(by_round: Mapping[int, float], metric: Metric, target: str, workload: str, name: str) -> Iterator[Doubt]:
+    found = quality.drift(by_round)
+    if found is not None and _matters(found.change, by_round, metric):
+        way = "rose" if found.change > 0 else "fell"
+        told = f"{name} of {target} with {workload} {way} by {quantity(abs(found.change), metric.unit)} over the rounds"
+        yield Doubt("drift", told, target, workload, name)
+
+
+def _bimodal(by_round: Mapping[int, float], metric: Metric, target: str, workload: str, name: str) -> Iterator[Doubt]:
+    found = quality.bimodal([*by_round.values()])
+    if found is not None and _matters(found.high - found.low, by_round, metric):
+        low, high = (quantity(value, metric.unit) for value in (found.low, found.high))
+        told = (
+            f"{name} of {target} with {workload} is of two kinds: {low} and, in {found.upper:.0%} of launches, {high}"
+        )
+        yield Doubt("bimodal", told, target, workload, name)
+
+
+def _matters(change: float, by_round: Mapping[int, float], metric: Metric) -> bool:
+    middle = abs(float(np.median([*by_round.values()])))
+    return abs(change) > max(metric.floor, metric.threshold * middle)
+
+
+def _readings(hosts: Sequence[HostRecord], name: str) -> list[float]:
+    samples = (sample for record in hosts for sample in record.samples if sample.metric == f"host.{name}")
+    return [sample.value for sample in samples if sample.value is not None]
