@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -97,6 +99,13 @@ def test_a_table_of_rounds_says_of_those_recorded_what_the_gate_says() -> None:
         threshold = gate.default()[metric].relative
         smallest = rounds.smallest(changed, len(changed), threshold, compare.ALPHA / len(changes))
         assert smallest == pytest.approx(found[metric + target], rel=1e-9)
+
+
+def test_a_table_of_rounds_takes_a_campaign_of_two_sides() -> None:
+    argv = [sys.executable, "-m", "selfbench.rounds", str(SAMPLE)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"selfbench: .* holds no rounds of two sides: .*\n", done.stderr)
 
 
 def test_the_thresholds_that_ci_is_shown_are_some(tmp_path: Path) -> None:

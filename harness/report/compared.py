@@ -77,7 +77,7 @@ def as_json(compared: Compared) -> str:
 
 
 def junit(compared: Compared) -> str:
-    """JUnit XML, a case a comparison: failed where it regressed, skipped where undecided; failed launches: errors."""
+    """JUnit XML, a case a comparison: regressed is a failure, undecided is skipped. Failed launches are an error."""
     cases = [_case(each) for each in compared.comparisons]
     heads = {(each.target, each.workload): each.head.failed for each in compared.comparisons}
     cases += [_failed(*cell, failed) for cell, failed in heads.items() if failed]
