@@ -226,7 +226,7 @@ def _run(arguments: Iterable[str], config: pytest.Config) -> tuple[int, str]:
             code = child.wait()
         except BaseException:
             child.send_signal(signal.SIGTERM)
-            child.stderr.read()
+            print(child.stderr.read(), end="", file=sys.stderr, flush=True)  # where the result is, and what is left
             child.wait()
             raise
     return code, "".join(told).strip()

@@ -206,9 +206,21 @@ def test_a_metric_that_is_no_time_is_not_replayed_as_one(place: Ground) -> None:
 
 def test_a_timer_of_the_tests_own_is_not_passed_over(place: Ground) -> None:
     suite(place, SUITE.replace('group="mine"', 'timer=__import__("time").perf_counter'), SAMPLE)
-    said = run(place, "-k", "host")
+    said = run(place, "-k", "host", "--benchmark-json=out.json")
     assert said.code == 1
     assert "names a timer" in said.out
+    assert not (place.folder / "out.json").exists()  # as pytest-benchmark does it where there is nothing to write
+
+
+def test_what_a_test_times_besides_is_timed(place: Ground) -> None:
+    suite(
+        place,
+        "def test_sum(benchmark, campaign): benchmark(sum, range(100_000))\n",
+        SAMPLE,
+    )
+    said = run(place, "--benchmark-json=out.json")
+    assert said.code == 0, said.out
+    assert benchmarks(place.folder / "out.json")["test_sum"]["stats"]["min"] > 0
 
 
 def test_a_suites_own_target_is_left_alone(place: Ground) -> None:
