@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from harness import comparable, doubts, meters
-from harness.errors import BadInput
+from harness.errors import BadInput, Incomparable
 from harness.gate import Gate, Threshold
 from harness.model import Plan, Run, Side, headline
 from harness.plan import sides
@@ -86,7 +86,7 @@ class _Half:
 
 
 def interleaved(result: Result, gate: Gate) -> Compared:
-    """The two sides of one campaign. Raises BadInput where it has none, or they share nothing."""
+    """The two sides of one campaign. Raises BadInput where it has none, Incomparable where they share nothing."""
     comparable.check([result])
     base, head, pairs = _sides(result, gate)
     targets = dict.fromkeys((ours[1], theirs[1]) for ours, theirs in pairs)
@@ -103,7 +103,7 @@ def campaigns(
 ) -> Compared:
     """Campaigns that were not interleaved. allowed: gating fields that may differ. notes: to be shown with the rest.
 
-    Raises Incomparable, and BadInput where they share nothing.
+    Raises Incomparable for fields that differ, and where they share nothing.
     """
     for result in (*base, *head):
         if result.header.plan.sides:
@@ -203,7 +203,7 @@ def _questions(
 ) -> list[Question]:
     shared = [(ours, theirs) for ours, theirs in pairs if ours in base.cells and theirs in head.cells]
     if not shared:
-        raise BadInput("base and head have no target with the same workload that both measured")
+        raise Incomparable("base and head have no target with the same workload that both measured")
     asked = [
         question
         for ours, theirs in shared

@@ -12,7 +12,7 @@ class BadInput(WeighbridgeError):
 
 
 class Incomparable(WeighbridgeError):
-    """Two results differ in a field that decides whether they may be compared."""
+    """Two results differ in a field that decides whether they may be compared, or share nothing that could be."""
 
 
 class Unavailable(WeighbridgeError):

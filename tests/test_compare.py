@@ -239,7 +239,7 @@ def test_nothing_in_common_is_one_line(tmp_path: Path) -> None:
     one, other = (
         store.read(write(tmp_path / f"{name}.jsonl", {None: {name: noisy(1)}})) for name in ("docker", "host")
     )
-    with pytest.raises(BadInput, match="no target with the same workload"):
+    with pytest.raises(Incomparable, match="no target with the same workload"):
         comparison.campaigns([one], [other], gate.default())
     with pytest.raises(BadInput, match="given twice"):
         comparison.campaigns([one], [one], gate.default())
