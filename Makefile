@@ -6,14 +6,14 @@ ARGS =
 
 # The engines whose tests `make test` must not skip: root can have all of them, others those that they find.
 ifeq ($(shell id -u),0)
-REQUIRE = host,namespace,docker,libvirt
+REQUIRE = host,namespace,docker,libvirt,browser
 else
 REQUIRE = $(shell unshare --user --map-root-user true 2>/dev/null && echo namespace),$(shell \
 	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -c 'import libvirt' 2>/dev/null && echo libvirt),$(shell \
-	test -w /var/run/docker.sock && echo docker)
+	test -w /var/run/docker.sock && echo docker),$(shell command -v chromium >/dev/null && echo browser)
 endif
 
-.PHONY: setup run test check lint proofs
+.PHONY: setup browser run test check lint proofs
 .NOTPARALLEL:
 
 setup:
@@ -22,12 +22,16 @@ setup:
 run: setup
 	$(BIN)/weighbridge run --workloads hello,python,redis --report reports/latest $(ARGS)
 
-test: setup lint
+test: setup browser lint
 	WEIGHBRIDGE_REQUIRE=$(REQUIRE) $(BIN)/pytest
+
+# What shows the pages to the tests.
+browser:
+	./setup.sh chromium
 
 # While working: what needs no engine, on .venv as it is.
 check: .venv lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser"
 
 # That the statistics hold, from recorded campaigns and by simulation, in some minutes: results/proofs.json.
 proofs: .venv

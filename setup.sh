@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes this checkout ready: the Debian packages that are missing, and .venv as uv.lock has it.
-# A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
+# What is named as arguments is installed too. A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
 set -eu
 cd "$(dirname "$0")"
 PATH=$PATH:/usr/sbin:/sbin # an ordinary user's may lack them
@@ -47,6 +47,7 @@ packages_without_substitute() {
     { has unshare && has setpriv; } || echo util-linux
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     # A user for QEMU and a driver: no programs, so dpkg alone can tell.
+    for name in $also; do has "$name" || echo "$name"; done
     if has dpkg-query || ! has libvirtd; then echo libvirt-daemon-driver-qemu libvirt-daemon-system; fi
 }
 
@@ -128,6 +129,7 @@ sync_venv() {
     state >.venv/.synced
 }
 
+also=$*
 find_python
 # shellcheck disable=SC2046 # a list of words
 install_packages $(missing_packages)

@@ -104,7 +104,7 @@ def keep(result: Path, comparison: Path) -> Done:
         return kept
     place = Path(kept.printed.splitlines()[0].rpartition(": ")[0]).parent
     count = sum(file.name.endswith(ENDINGS) for file in place.iterdir())
-    return Done(0, f"Kept: the baseline has {count} campaigns of this kind of host; {FEWEST_CAMPAIGNS} can decide")
+    return Done(0, f"Kept: campaigns of this kind of host in the baseline: {count}; {FEWEST_CAMPAIGNS} can decide")
 
 
 MODES = {"ab": ab, "baseline": against_baseline, "keep": keep}

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness import comparable, store
 from harness.errors import BadInput, Incomparable
 from harness.store import Result
+from harness.wording import Words
 
 BASELINE = Path("results/baseline")
 NEWEST = 20
@@ -79,7 +80,10 @@ def load(path: Path, head: Result | None = None, allowed: Collection[str] = ()) 
             left_out.append(str(error))
     if not kept:
         raise Incomparable(left_out[-1])
-    notes = [f"{len(left_out)} campaigns of the baseline are left out, {left_out[-1]}"] if left_out else []
+    notes: list[str] = []
+    if left_out:
+        told = Words("{count} campaigns of the baseline are left out, {last}", count=len(left_out), last=left_out[-1])
+        notes.append(told)
     return kept, notes
 
 

@@ -44,7 +44,8 @@ class Event:
     """Progress: of `total` runs (0: nobody knows), `done` are done.
 
     phase: preparing, starting, waiting, weighing, stopping, done, and round: a whole one, after which the precision
-    that was asked for is not reached. outcome: what came of a run that is done, or what is not precise enough.
+    that was asked for is not reached. outcome: what came of a run that is done, or what is not precise enough. ready:
+    after how many seconds it was so, of a measured run that is done and was.
     """
 
     phase: str
@@ -54,6 +55,7 @@ class Event:
     done: int = 0
     total: int = 0
     outcome: str = ""
+    ready: float | None = None
 
 
 Observer = Callable[[Event], None]
@@ -163,7 +165,8 @@ class Campaign:
         told = "ok" if run.error is None else f"failed while {run.error.phase}: {run.error.message}"
         if run.error is not None and (printed := run.error.log.split("\n")[-1].strip()):
             told += f"; the last that it printed: {printed}"
-        self.observe(replace(now, phase="done", done=self.outcome.runs, outcome=told))
+        ready = run.mark("ready") if run.ok and phase == "measured" else None
+        self.observe(replace(now, phase="done", done=self.outcome.runs, outcome=told, ready=ready))
 
     def _budget_is_used(self) -> bool:
         budget = self.plan.budget

@@ -8,7 +8,7 @@ from typing import Any
 from harness.errors import BadInput, Incomparable
 from harness.model import TargetRecord
 from harness.store import Result
-from harness.wording import line
+from harness.wording import Words, line
 
 NOTED = ("hostname", "system", "memory", "python", "uid")
 """Of the machine's informational fields; the others (uptime, boot id) differ by nature."""
@@ -33,7 +33,8 @@ def check(results: Sequence[Result], allowed: Collection[str] = ()) -> list[str]
         told = f"what differs: {', '.join(differing)}" if differing else "nothing that decides differs"
         raise BadInput(f"--allow-different {unknown[0]}: it does not differ; {told}")
     noted = dict(_differing([_noted(result) for result in results]))
-    return [f"{name} differs: {_either(values)}" for name, values in {**differing, **noted}.items()]
+    everything = {**differing, **noted}
+    return [Words("{name} differs: {values}", name=name, values=_either(each)) for name, each in everything.items()]
 
 
 def gating(result: Result) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from harness.plan import sides
 from harness.stats.compare import ALPHA
 from harness.store import Result, amount
 from harness.verdict import Comparison, Question, Verdict, Weighed, judge
-from harness.wording import line, short_label
+from harness.wording import Words, line, short_label
 
 Design = Literal["interleaved", "campaigns"]
 OF_THE_IMAGE = "disk.shared"
@@ -81,8 +81,14 @@ class _Half:
         for target, names in workloads.items():
             absent = (absent for result in self.results for absent in result.unavailable)
             reasons = (line(each.reason) for each in absent if each.target == target and each.side == self.side)
-            told = f"{self.name} has not measured {line(target)} with {', '.join(names)}"
-            yield ": ".join([told, *dict.fromkeys(reasons)])
+            told = Words(
+                "{side} has not measured {target} with {workloads}",
+                side=Words(self.name),
+                target=line(target),
+                workloads=", ".join(names),
+            )
+            why = ": ".join(dict.fromkeys(reasons))
+            yield Words("{told}: {why}", told=told, why=why) if why else told
 
 
 def interleaved(result: Result, gate: Gate) -> Compared:
@@ -126,10 +132,13 @@ def confirmed(first: Compared, second: Compared) -> Compared:
         other = answers.get(each.name)
         if each.verdict != "regressed" or (other and other.verdict == "regressed"):
             return each
-        told = f"{other.verdict} when it was measured again" if other else "it could not be measured again"
-        return replace(each, verdict="undecided", reason=f"it regressed, and was {told}" if other else told)
+        told = Words("it could not be measured again")
+        if other:
+            verdict = Words(other.verdict)
+            told = Words("it regressed, and was {verdict} when it was measured again", verdict=verdict)
+        return replace(each, verdict="undecided", reason=told)
 
-    note = f"Measured again, to confirm: campaign {', '.join(second.head)}"
+    note = Words("Measured again, to confirm: campaign {ids}", ids=", ".join(second.head))
     return replace(first, comparisons=tuple(map(checked, first.comparisons)), notes=(*first.notes, note))
 
 
@@ -195,7 +204,7 @@ def _disturbed(results: Sequence[Result]) -> Iterator[str]:
     """One that did not run alone is no reason for a verdict, and one to look twice."""
     for result in results:
         for doubt in doubts.of_host(result):
-            yield f"campaign {result.header.campaign}: {doubt}"
+            yield Words("campaign {id}: {doubt}", id=line(result.header.campaign), doubt=doubt.told)
 
 
 def _questions(

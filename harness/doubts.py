@@ -13,7 +13,7 @@ from harness.model import HostRecord
 from harness.stats import quality
 from harness.stats.estimate import median_interval
 from harness.store import Result
-from harness.wording import line, quantity
+from harness.wording import Words, line, quantity
 
 Kind = Literal[
     "file", "left-out", "other-bundle", "uncommitted", "few-rounds", "drift", "bimodal", "disturbed-host"
@@ -46,17 +46,28 @@ def of_records(result: Result, left_out: int) -> Iterator[Doubt]:
     """About the file, and about runs that are not what they should be. left_out: runs that no summary has."""
     for warning in result.warnings:
         yield Doubt("file", line(warning))
-    if left_out:
-        other_start = "cold" if result.header.plan.cold is None else "not cold"
-        told = f"{left_out} runs ({other_start}, of one side, or of several instances at once) are not in this summary"
+    if left_out and result.header.plan.sides:
+        told = Words("{count} runs are of two sides: `weighbridge compare` shows them, this does not", count=left_out)
+        yield Doubt("left-out", told)
+    elif left_out:
+        other_start = Words("cold") if result.header.plan.cold is None else Words("not cold")
+        told = Words(
+            "{count} runs ({other_start}, of one side, or of several instances at once) are not in this summary",
+            count=left_out,
+            other_start=other_start,
+        )
         yield Doubt("left-out", told)
     digests = {(bundle.workload, bundle.side): bundle.sha256 for bundle in result.bundles}
     other = [run.id for run in result.runs if run.bundle_sha256 != digests.get((run.workload, run.side))]
     if other:
-        told = f"{len(other)} runs did not start the recorded bundle of their workload, first {line(other[0])}"
+        told = Words(
+            "{count} runs did not start the recorded bundle of their workload, first {run}",
+            count=len(other),
+            run=line(other[0]),
+        )
         yield Doubt("other-bundle", told)
     if result.header.dirty:
-        yield Doubt("uncommitted", "the harness had uncommitted changes when it measured")
+        yield Doubt("uncommitted", Words("the harness had uncommitted changes when it measured"))
 
 
 Launches = tuple[str, str, str, Mapping[int, float]]
@@ -68,9 +79,10 @@ def of_launches(launches: Sequence[Launches]) -> Iterator[Doubt]:
     headlines = [each for each in launches if each[2] in HEADLINES and each[3]]
     few = [len(by_round) for *_, by_round in headlines if _is_short(by_round)]
     if few:
-        told = f"{len(few)} medians are of {min(few)} to {max(few)} launches" if min(few) < max(few) else ""
-        told = told or f"{len(few)} medians are of {few[0]} launches"
-        yield Doubt("few-rounds", f"{told}: too few for an interval of 95 %")
+        told = "{count} medians are of {fewest} launches: too few for an interval of 95 %"
+        if min(few) < max(few):
+            told = "{count} medians are of {fewest} to {most} launches: too few for an interval of 95 %"
+        yield Doubt("few-rounds", Words(told, count=len(few), fewest=min(few), most=max(few)))
     for target, workload, name, by_round in headlines:
         about = (line(target), line(workload), name)
         yield from _drift(by_round, METRICS[name], *about)
@@ -86,15 +98,21 @@ def of_host(result: Result) -> Iterator[Doubt]:
     cores = result.header.host.gating.get("cores")
     load, stolen, frequency = (_readings(result.hosts, name) for name in ("load", "steal", "frequency"))
     if load and isinstance(cores, int) and max(load) > cores:
-        yield Doubt("disturbed-host", f"the host was busy: a load of {max(load):.3g} on {cores} CPUs")
+        told = Words("the host was busy: a load of {load:.3g} on {cores} CPUs", load=max(load), cores=cores)
+        yield Doubt("disturbed-host", told)
     passed = sum(run.marks[-1][1] for run in result.runs if run.marks)
     if len(stolen) > 1 and isinstance(cores, int) and passed > 0:
         share = (stolen[-1] - stolen[0]) / passed / cores
         if share > STOLEN:
-            yield Doubt("disturbed-host", f"{share:.1%} of the host's CPU time was stolen by its hypervisor")
+            told = Words("{share:.1%} of the host's CPU time was stolen by its hypervisor", share=share)
+            yield Doubt("disturbed-host", told)
     if frequency and min(frequency) < (1 - SLOWED) * max(frequency):
-        told = f"{min(frequency) / 1e9:.3g} and {max(frequency) / 1e9:.3g} GHz"
-        yield Doubt("disturbed-host", f"the host's CPUs changed their frequency between {told}")
+        told = Words(
+            "the host's CPUs changed their frequency between {low:.3g} and {high:.3g} GHz",
+            low=min(frequency) / 1e9,
+            high=max(frequency) / 1e9,
+        )
+        yield Doubt("disturbed-host", told)
 
 
 def _is_short(by_round: Mapping[int, float]) -> bool:
@@ -107,17 +125,26 @@ def _is_short(by_round: Mapping[int, float]) -> bool:
 def _drift(by_round: Mapping[int, float], metric: Metric, target: str, workload: str, name: str) -> Iterator[Doubt]:
     found = quality.drift(by_round)
     if found is not None and _matters(found.change, by_round, metric):
-        way = "rose" if found.change > 0 else "fell"
-        told = f"{name} of {target} with {workload} {way} by {quantity(abs(found.change), metric.unit)} over the rounds"
-        yield Doubt("drift", told, target, workload, name)
+        told = "{metric} of {target} with {workload} fell by {change} over the rounds"
+        if found.change > 0:
+            told = "{metric} of {target} with {workload} rose by {change} over the rounds"
+        change = quantity(abs(found.change), metric.unit)
+        words = Words(told, metric=name, target=target, workload=workload, change=change)
+        yield Doubt("drift", words, target, workload, name)
 
 
 def _bimodal(by_round: Mapping[int, float], metric: Metric, target: str, workload: str, name: str) -> Iterator[Doubt]:
     found = quality.bimodal([*by_round.values()])
     if found is not None and _matters(found.high - found.low, by_round, metric):
         low, high = (quantity(value, metric.unit) for value in (found.low, found.high))
-        told = (
-            f"{name} of {target} with {workload} is of two kinds: {low} and, in {found.upper:.0%} of launches, {high}"
+        told = Words(
+            "{metric} of {target} with {workload} is of two kinds: {low} and, in {share:.0%} of launches, {high}",
+            metric=name,
+            target=target,
+            workload=workload,
+            low=low,
+            share=found.upper,
+            high=high,
         )
         yield Doubt("bimodal", told, target, workload, name)
 

@@ -1,29 +1,41 @@
-"""Shows a campaign's events on stderr: as a bar, as lines, or as JSON for programs that follow along."""
+"""Shows a campaign's events on stderr: as a picture of it on a terminal, as lines, or as JSON for programs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from harness.campaign import Event, Observer
+from harness.wording import line, quantity
 
-KINDS = ("auto", "bar", "lines", "json", "none")
+KINDS = ("auto", "bar", "rounds", "lines", "json", "none")
 
 
 @contextmanager
 def shown(kind: str) -> Iterator[Observer]:
-    """An observer of that kind; auto is a bar on a terminal, else lines."""
+    """An observer of that kind; auto is a bar on a terminal, else a line a round."""
     if kind == "auto":
-        kind = "bar" if Console(stderr=True).is_terminal else "lines"
+        kind = "bar" if Console(stderr=True).is_terminal else "rounds"
     match kind:
         case "bar":
             with _bar() as observer:
                 yield observer
+        case "rounds":
+            rounds = _Rounds()
+            try:
+                yield rounds
+            finally:
+                rounds.end()
         case "lines":
             yield _line
         case "json":
@@ -34,27 +46,92 @@ def shown(kind: str) -> Iterator[Observer]:
 
 @contextmanager
 def _bar() -> Iterator[Observer]:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    """What is measured now, how much is left, and the medians so far."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    progress, medians = Progress(*columns, console=console), Medians()
+    task = progress.add_task("preparing", total=None)
     # No refreshing by a thread of its own: it would wake up in the timed window.
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
-        task = progress.add_task("preparing", total=None)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def observe(event: Event) -> None:
             if event.phase == "round":
-                progress.console.print(f"round {event.round}: {event.outcome}", markup=False, highlight=False)
+                console.print(f"round {event.round}: {event.outcome}", markup=False, highlight=False)
             elif event.phase != "waiting":
-                told = " ".join(f"{event.phase} {event.target} {event.workload}".split())
-                progress.update(task, description=told, completed=event.done, total=event.total or None, refresh=True)
+                told = line(f"{event.phase} {event.target} {event.workload}")
+                progress.update(task, description=told, completed=event.done, total=event.total or None)
+                medians.add(event)
+                live.update(Group(progress, medians.table(console.size.height - 4)), refresh=True)
 
         yield observe
 
 
+@dataclass
+class Medians:
+    """Start-up so far, by target and workload."""
+
+    cells: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    failed: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def add(self, event: Event) -> None:
+        cell = (event.target, event.workload)
+        if event.phase == "done":
+            found = self.cells.setdefault(cell, [])
+            if event.ready is not None:
+                found.append(event.ready)
+            self.failed[cell] = self.failed.get(cell, 0) + (event.outcome != "ok")
+
+    def table(self, most: int) -> Table:
+        """At most so many rows: what does not fit on a terminal is not shown."""
+        table = Table("target", "workload", "start-up so far", "n", "", box=None, pad_edge=False, header_style="dim")
+        for cell, found in list(self.cells.items())[: max(0, most)]:
+            failed = f"{self.failed[cell]} failed" if self.failed[cell] else ""
+            middle = quantity(median(found), "s") if found else ""
+            table.add_row(*map(Text, (*map(line, cell), middle, f"{len(found)}", failed)))
+        return table
+
+
+@dataclass
+class _Rounds:
+    """What is being prepared, a line; each round that is over, a line; what fails, a line."""
+
+    round: int | None = None
+    runs: int = 0
+    failed: int = 0
+
+    def __call__(self, event: Event) -> None:
+        if event.phase in ("preparing", "round"):
+            _line(event)
+        elif event.phase == "done":
+            if event.round != self.round:
+                self.end()
+                self.round = event.round
+            self.runs += 1
+            if event.outcome != "ok":
+                self.failed += 1
+                _line(event)
+
+    def end(self) -> None:
+        """The round that went on until now is over."""
+        if self.runs:
+            name = f"round {self.round}" if self.round else "warm-up"
+            print(f"{name}: {self.runs} runs, {self.failed} failed", file=sys.stderr, flush=True)
+        self.runs = self.failed = 0
+
+
 def _line(event: Event) -> None:
     if event.phase == "preparing":
-        print(" ".join(f"preparing {event.target} {event.workload}".split()), file=sys.stderr, flush=True)
+        print(line(f"preparing {event.target} {event.workload}"), file=sys.stderr, flush=True)
     elif event.phase == "done":
         told = f"{event.done}/{event.total or '?'} {event.target} {event.workload} round {event.round}: {event.outcome}"
-        print(told, file=sys.stderr, flush=True)
+        print(line(told), file=sys.stderr, flush=True)
     elif event.phase == "round":
         print(f"round {event.round}: {event.outcome}", file=sys.stderr, flush=True)
 

@@ -13,6 +13,7 @@ from harness import meters
 from harness.gate import Threshold
 from harness.stats import compare
 from harness.stats.compare import ALPHA, FEWEST_CAMPAIGNS, Change
+from harness.wording import Words
 
 Verdict = Literal["regressed", "improved", "unchanged", "undecided"]
 MOST_ROUNDS, MOST_CAMPAIGNS = 1000, 100
@@ -60,7 +61,9 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        return f"{self.metric} of {self.target} with {self.workload}"
+        return Words(
+            "{metric} of {target} with {workload}", metric=self.metric, target=self.target, workload=self.workload
+        )
 
     def changed(self, amount: float) -> float:
         """What head has more than base, in `unit`, if the change is `amount`."""
@@ -176,9 +179,10 @@ def _untested(question: Question) -> Comparison:
     asked = _asked(question)
     base, head = asked.base.median, asked.head.median
     if base is None or head is None:
-        lacks = "base" if base is None else "head"
+        lacks = Words("base") if base is None else Words("head")
         failed = (asked.base if base is None else asked.head).failed
-        return replace(asked, reason=f"{lacks} has no value" + (f": {failed} launches failed" if failed else ""))
+        told = "{side} has no value: {failed} launches failed" if failed else "{side} has no value"
+        return replace(asked, reason=Words(told, side=lacks, failed=failed))
     if not question.answerable:
         return replace(asked, reason=_too_few(question))
     return _weighed(asked, base, head)
@@ -201,22 +205,28 @@ def _asked(question: Question) -> Comparison:
 def _too_few(question: Question) -> str:
     base, head = question.sides
     if question.rounds is not None:
-        return "no round has both"
-    told = f"{len(base)} campaign{'s' * (len(base) != 1)} against {len(head)}, not interleaved"
-    return f"{told}: `weighbridge ab` decides, or {FEWEST_CAMPAIGNS} campaigns of the base"
+        return Words("no round has both")
+    told = (
+        "{base} campaigns against {head}, not interleaved: `weighbridge ab` decides, or {fewest} campaigns of the base"
+    )
+    if len(base) == 1:
+        told = "1 campaign against {head}, not interleaved: `weighbridge ab` decides, or {fewest} campaigns of the base"
+    return Words(told, base=len(base), head=len(head), fewest=FEWEST_CAMPAIGNS)
 
 
 def _undecided(question: Question, change: Change, alpha: float) -> str:
     """What would decide, if things stay as they are."""
     paired = question.rounds is not None
-    unit = "rounds" if paired else "campaigns of the base"
+    unit = Words("rounds") if paired else Words("campaigns of the base")
     if change.smallest is None:
-        return f"{change.n} {unit} can decide nothing here, {compare.fewest_rounds(alpha)} can"
+        told = "{count} {unit} can decide nothing here, {fewest} can"
+        return Words(told, count=change.n, unit=unit, fewest=compare.fewest_rounds(alpha))
     if paired:
         needed = compare.rounds_needed(change, alpha)
     else:
         needed = compare.campaigns_needed(change, len(question.sides[1]), alpha, MOST_CAMPAIGNS)
     if needed > (MOST_ROUNDS if paired else MOST_CAMPAIGNS):
-        more = f"more than {MOST_ROUNDS} {unit}" if paired else "`weighbridge ab`, or nothing,"
-        return f"so near the threshold that {more} would decide"
-    return f"about {math.ceil(needed)} {unit} would decide"
+        if paired:
+            return Words("so near the threshold that more than {most} rounds would decide", most=MOST_ROUNDS)
+        return Words("so near the threshold that `weighbridge ab`, or nothing, would decide")
+    return Words("about {count} {unit} would decide", count=math.ceil(needed), unit=unit)

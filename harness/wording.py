@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from harness.model import TargetRecord
 
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from harness.stats.estimate import Estimate, Ratio
 
 NONE = "—"
-COLD = {"image": "the page cache of the image's files", "all": "the page cache of the whole machine"}
-"""What is dropped before every start, by Plan.cold."""
-
 _COUNTED = {"cpu.rest": "CPUs"}  # what a metric without a unit counts
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -24,16 +21,44 @@ _UNPRINTABLE = re.compile(
 )
 
 
+class Words(str):
+    """English words of ours, which a page can put into another language. Foreign text is a plain `str` and stays.
+
+    `template` has fields in braces, as for str.format(); `values` fill them, and may be Words themselves.
+    """
+
+    template: str
+    values: dict[str, object]
+
+    def __new__(cls, template: str, /, **values: object) -> Self:
+        words = super().__new__(cls, template.format(**values) if values else template)
+        words.template, words.values = template, values
+        return words
+
+
+def listed(parts: Iterable[str], between: str = ", ") -> Words:
+    """One after the other."""
+    numbered = {f"part{number}": part for number, part in enumerate(parts)}
+    return Words(between.join(f"{{{name}}}" for name in numbered), **numbered)
+
+
 def label(target: TargetRecord) -> str:
     """A target's key and, for a virtual machine, what ran the guest. "KVM" is said only where KVM did."""
     ran = accelerator(target)
-    return line(target.target) if ran is None else f"{line(target.target)} · {ran}"
+    return line(target.target) if ran is None else Words("{target} · {ran}", target=line(target.target), ran=ran)
 
 
 def short_label(target: TargetRecord) -> str:
     """The same in a word, where there is no room for the reason: "libvirt/pc · QEMU TCG"."""
     ran = {None: "", "kvm": " · KVM", "tcg": " · QEMU TCG"}.get(target.accelerator, f" · {target.accelerator}")
     return line(target.target + ran)
+
+
+COLD = {
+    "image": Words("the page cache of the image's files"),
+    "all": Words("the page cache of the whole machine"),
+}
+"""What is dropped before every start, by Plan.cold."""
 
 
 class Labels:
@@ -44,7 +69,9 @@ class Labels:
         self._places = {target: place for place, target in enumerate(self._labels)}
 
     def __getitem__(self, target: str) -> str:
-        return self._labels.get(target, f"{line(target)} (its engine was not recorded)")
+        if target in self._labels:
+            return self._labels[target]
+        return Words("{target} (its engine was not recorded)", target=line(target))
 
     def order(self, target: str) -> tuple[int, str]:
         return (self._places.get(target, len(self._places)), target)
@@ -61,7 +88,8 @@ def accelerator(target: TargetRecord) -> str | None:
     """What ran the guest's instructions, with the reason where it was software; None for what is no machine."""
     if target.accelerator != "tcg":
         return ran(target)
-    return f"{ran(target)} (no KVM: {line(target.accelerator_reason or 'the reason was not recorded')})"
+    reason = target.accelerator_reason
+    return Words("QEMU TCG (no KVM: {reason})", reason=line(reason) if reason else Words("the reason was not recorded"))
 
 
 def unit(metric: str, recorded: str) -> str:
@@ -94,13 +122,15 @@ def interval(estimate: Estimate, unit: str) -> str:
     low, high = (_digits(bound / size, places) for bound in (estimate.low, estimate.high))
     if estimate.n == 1:
         return "n=1"
-    short = "" if estimate.coverage >= estimate.confidence else f" ({estimate.coverage:.0%} only)"
-    return f"[{low}, {high}] n={estimate.n}{short}"
+    told = f"[{low}, {high}] n={estimate.n}"
+    if estimate.coverage >= estimate.confidence:
+        return told
+    return Words("{interval} ({coverage:.0%} only)", interval=told, coverage=estimate.coverage)
 
 
 def measured(estimate: Estimate, unit: str) -> str:
     """A median with its unit, interval and count: "3.21 ms [3.10, 3.40] n=7"."""
-    return f"{quantity(estimate.median, unit)} {interval(estimate, unit)}"
+    return Words("{median} {interval}", median=quantity(estimate.median, unit), interval=interval(estimate, unit))
 
 
 def times(ratio: Ratio) -> str:

@@ -1,7 +1,7 @@
 """What all tests share: engines that a machine may lack, and those that it must not.
 
-WEIGHBRIDGE_REQUIRE names targets (`host,namespace,docker,libvirt`) whose tests must run: a test that cannot fails
-instead of being skipped, and the session fails where no test ran on one of them. `make test` sets it.
+WEIGHBRIDGE_REQUIRE names targets (`host,namespace,docker,libvirt`), and `browser`, whose tests must run: a test that
+cannot fails instead of being skipped, and the session fails where no test ran on one of them. `make test` sets it.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def campaign(path: Path, number: int, memory: float = 1.0) -> Path:
 def test_a_baseline_is_kept_and_decides_from_five_campaigns_on(job: Job, tmp_path: Path) -> None:
     for number in range(1, 6):
         assert job.run(mode="keep", result=str(campaign(tmp_path / f"{number}.jsonl", number))) == 0
-        assert f"has {number} campaigns of this kind" in job.outputs["verdict"]
+        assert f"in the baseline: {number};" in job.outputs["verdict"]
     same = campaign(tmp_path / "same.jsonl", 3 * 2)
     assert job.run(mode="baseline", fail="memory.pss:5%", result=str(same)) == 0
     assert "Nothing regressed: 12 unchanged" in job.outputs["verdict"]
@@ -352,17 +352,31 @@ def stage() -> Iterator[Ground]:
         yield place
 
 
+def worker(folder: Path, size: int) -> str:
+    """A workload that holds so much times 4 KiB, in this folder of the workspace."""
+    folder.mkdir(parents=True)
+    (folder / "workload.toml").write_text('packages = ["busybox-static"]\nstart = "start"\n')
+    (folder / "start").write_text(WORKLOAD.format(blocks="x" * size))
+    return f"{folder.parent.name}/{folder.name}"
+
+
 @pytest.mark.engine
 def test_it_measures_two_checkouts_of_a_workload_and_fails_for_the_larger_one(job: Job, stage: Ground) -> None:
     job.environment |= stage.environment
-    for side, size in (("base", 64), ("head", 1024)):
-        folder = job.workspace / side / "worker"
-        folder.mkdir(parents=True)
-        (folder / "workload.toml").write_text('packages = ["busybox-static"]\nstart = "start"\n')
-        (folder / "start").write_text(WORKLOAD.format(blocks="x" * size))
-    told = {"base": "workloads=base/worker", "head": "workloads=head/worker"}
-    code = job.run(targets="namespace", rounds="6", fail="memory.pss:5%", confirm="true", **told)
+    base, head = (worker(job.workspace / side / "worker", size) for side, size in (("base", 64), ("head", 1024)))
+    sides = {"base": f"workloads={base}", "head": f"workloads={head}"}
+    code = job.run(targets="namespace", rounds="6", fail="memory.pss:5%", confirm="true", **sides)
     assert code == 1, job.log
     assert job.summary.startswith(f"**{FIRST}memory.pss of namespace with worker +")
     assert (job.workspace / job.outputs["result"]).exists()
     assert "Measured again" in job.summary
+
+
+@pytest.mark.engine
+def test_it_measures_for_the_baseline_and_against_it(job: Job, stage: Ground) -> None:
+    job.environment |= stage.environment
+    measured = {"targets": "namespace", "workloads": worker(job.workspace / "head/worker", 64), "rounds": "1"}
+    assert job.run(mode="keep", **measured) == 0, job.log
+    assert job.outputs["verdict"].startswith("Kept: campaigns of this kind of host in the baseline: 1;")
+    assert job.run(mode="baseline", **measured) == 0, job.log
+    assert job.outputs["verdict"] == "Nothing regressed: 4 undecided"

@@ -186,7 +186,7 @@ def test_a_result_that_is_none(
     assert not (tmp_path / "there").exists()
 
 
-@pytest.mark.parametrize("formats", ["pdf", "", "md,"])
+@pytest.mark.parametrize("formats", ["odt", "", "md,"])
 def test_a_format_that_there_is_not(call: Call, tmp_path: Path, content: bytes, formats: str) -> None:
     (tmp_path / "good.jsonl").write_bytes(content)
     one_line(call("report", "good.jsonl", "-o", "there", "--format", formats), BAD_INPUT, "format", "html")

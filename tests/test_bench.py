@@ -103,7 +103,7 @@ def measuring(place: Ground) -> Iterator[tuple[subprocess.Popen[str], int]]:
         text=True,
     ) as session:
         assert session.stdout is not None
-        next(line for line in session.stdout if line.startswith("3/"))
+        next(line for line in session.stdout if line.startswith("warm-up: "))
         (campaign,) = psutil.Process(session.pid).children()
         pidfd = os.pidfd_open(campaign.pid)
         try:

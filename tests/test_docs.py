@@ -1,8 +1,8 @@
 """What the documentation shows is what the program prints, and what it points to is there.
 
 After a new results/sample.jsonl, results/selfbench.json or results/comparison.jsonl.gz:
-`.venv/bin/python tests/test_docs.py` writes the README's table, the sample report, the figures of docs/PERFORMANCE.md
-and the comparison in docs/CI.md.
+`.venv/bin/python tests/test_docs.py` writes the README's table, the sample report and a picture of its first screen,
+the figures of docs/PERFORMANCE.md and the comparison in docs/CI.md.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from selfbench.document import table as figures_table
 from selfbench.proofs.__main__ import RESULT
 from selfbench.proofs.finding import Proofs
 from selfbench.proofs.finding import table as proofs_table
+from tests.browser import chromium, opened
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 SAMPLE = ROOT / "results/sample.jsonl"
 REPORT = ROOT / "reports/sample"
-FORMATS = ("md",)
+FORMATS = ("html", "md")
+SCREEN = {"width": 1280, "height": 740}
 PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 SELFBENCH = ROOT / "results/selfbench.json"
 FIGURES = re.compile(r"(<!-- figures: [^\n]*-->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -146,7 +148,14 @@ def test_the_proofs_are_those_of_the_committed_result() -> None:
 
 def test_the_sample_report_is_what_the_program_writes(tmp_path: Path) -> None:
     write([read(SAMPLE)], tmp_path, FORMATS)
-    assert (tmp_path / "report.md").read_text() == (REPORT / "report.md").read_text()
+    for name in ("index.html", "report.md"):
+        shown, committed = ((folder / name).read_text("utf-8") for folder in (tmp_path, REPORT))
+        assert without_data(shown) == without_data(committed), f"{name}: run .venv/bin/python {Path(__file__).name}"
+
+
+def without_data(page: str) -> str:
+    """What is compressed may differ from one zlib to the next."""
+    return re.sub(r"base64,[A-Za-z0-9+/=]{100,}", "", page)
 
 
 def test_the_sample_is_a_whole_default_campaign() -> None:
@@ -185,6 +194,8 @@ def regenerate() -> None:
     METHOD.write_text(PROVED.sub(lambda found: found[1] + proved() + found[2], METHOD.read_text()))
     CI.write_text(with_comparison(CI.read_text()))
     write([read(SAMPLE)], REPORT, FORMATS)
+    with chromium() as browser, opened(browser, REPORT / "index.html", viewport=SCREEN) as seen:
+        seen.page.screenshot(path=REPORT / "page.png")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_recorded_campaigns_of_a_quiet_machine_are_hardly_doubted() -> None:
 
 def test_a_summary_has_them_typed(tmp_path: Path) -> None:
     result = read(write(tmp_path / "a.jsonl", {None: {"docker": [0.2 + 0.02 * n for n in range(10)]}}))
-    (doubt,) = msgspec.to_builtins(summarize([result]).campaigns[0].warnings)
+    (doubt,) = msgspec.to_builtins(summarize([result]).campaigns[0].warnings, enc_hook=str)
     assert {name: doubt[name] for name in ("kind", "target", "workload", "metric")} == {
         "kind": "drift", "target": "docker", "workload": "hello", "metric": "startup.total",
     }  # fmt: skip

@@ -198,8 +198,14 @@ def test_make_says_what_a_newcomer_is_told() -> None:
         ".venv/bin/weighbridge run --workloads hello,python,redis --report reports/latest --rounds 3",
     ]
     *before, tests = run_make("test", "REQUIRE=docker")
-    assert (before, tests) == (["./setup.sh", *lint], "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest")
-    assert run_make("check")[-4:] == [*lint, '.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not engine"']
+    assert (before, tests) == (
+        ["./setup.sh", "./setup.sh chromium", *lint],
+        "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest",
+    )
+    assert run_make("check")[-4:] == [
+        *lint,
+        '.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser"',
+    ]
     assert (REPOSITORY / ".ci/run").read_text().endswith("exec make test\n")
 
 

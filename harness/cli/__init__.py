@@ -9,7 +9,7 @@ import click
 
 from harness import __version__
 from harness.cli.comparing import baseline_group, compare
-from harness.cli.looking import clean, doctor, facts, report
+from harness.cli.looking import clean, doctor, facts, report, site
 from harness.cli.measuring import ab, run
 from harness.cli.options import BAD_INPUT, NOTHING_RAN, SOME_FAILED
 from harness.cli.telling import say, tell_left_behind
@@ -28,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (run, ab, report, compare, baseline_group, doctor, facts, clean):
+for command in (run, ab, report, site, compare, baseline_group, doctor, facts, clean):
     cli.add_command(command)
 
 

@@ -30,6 +30,7 @@ def compare(
     fail: str | None,
     formatted: str,
     into: Path | None,
+    lang: str,
 ) -> int:
     """Compare campaigns: HEAD against BASE, each a result file or a folder of them, as results/baseline.
 
@@ -48,7 +49,7 @@ def compare(
         theirs, _ = baseline.load(head)
         ours, notes = baseline.load(base, theirs[0], allow_different)
         compared = comparison.campaigns(ours, theirs, metrics, allow_different, notes)
-    show(compared, formatted, into)
+    show(compared, formatted, into, lang)
     return gate_code(compared, gate_kind, fail)
 
 
@@ -72,10 +73,12 @@ def baseline_add(files: tuple[Path, ...], folder: Path | None, newest: int | Non
     return 0
 
 
-def show(compared: Compared, formatted: str, into: Path | None) -> None:
+def show(compared: Compared, formatted: str, into: Path | None, lang: str) -> None:
+    from harness.report import compared_page
     from harness.report.compared import FORMATS
+    from harness.report.language import language
 
-    told = FORMATS[formatted](compared)
+    told = compared_page.render(compared, language(lang)) if formatted == "html" else FORMATS[formatted](compared)
     if into is None:
         print(told, end="")
     else:

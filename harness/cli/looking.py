@@ -11,10 +11,12 @@ import msgspec
 from rich.console import Console
 
 from harness import ledger, places, plan
-from harness.cli.options import NOTHING_RAN, SOME_FAILED
+from harness.cli.options import NOTHING_RAN, SOME_FAILED, in_language
 from harness.cli.telling import report_of, say
 from harness.errors import BadInput
 from harness.wording import label, plain
+
+REPORTS = Path("reports")
 
 
 @click.command()
@@ -23,12 +25,26 @@ from harness.wording import label, plain
 @click.option(
     "--format",
     "formats",
-    help="Of html,md,csv,json, for CI of github-action-benchmark,bencher,openmetrics, and of those that other packages "
-    "add. [the first four]",
+    help="Of html,md,csv,json, of the pictures as png,svg,pdf, for CI of github-action-benchmark,bencher,openmetrics, "
+    "and of those that other packages add. [the first four]",
 )
-def report(files: tuple[Path, ...], output: Path, formats: str | None) -> int:
+@in_language
+def report(files: tuple[Path, ...], output: Path, formats: str | None, lang: str) -> int:
     """Write a report of result files, and print its table."""
-    report_of(files, output, formats)
+    report_of(files, output, formats, lang)
+    return 0
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@in_language
+def site(folder: Path | None, lang: str) -> int:
+    """Write an index.html over all reports in a folder. [reports]"""
+    from harness.report.language import language
+    from harness.report.site import write
+
+    index, count = write(folder or REPORTS, language(lang))
+    print(f"{index}: an index of {count} reports")
     return 0
 
 

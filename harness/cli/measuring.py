@@ -51,6 +51,7 @@ def ab(
     fail: str | None,
     formatted: str,
     into: Path | None,
+    lang: str,
     **flags: Any,
 ) -> int:
     """Compare two sides, measured in turn in one campaign: they differ in nothing but what is said of either.
@@ -71,7 +72,7 @@ def ab(
         code = max(code, code_again)
         if again.outcome.cells:
             compared = comparison.confirmed(compared, comparison.interleaved(store.read(again.output), metrics))
-    show(compared, formatted, into)
+    show(compared, formatted, into, lang)
     return campaign.outcome.interrupted or gate_code(compared, gate_kind, fail) or code
 
 

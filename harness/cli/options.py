@@ -49,6 +49,11 @@ def measuring(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+def in_language(command: Callable[..., int]) -> Callable[..., int]:
+    """The option of what writes a page."""
+    return click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="Of the page. [en]")(command)
+
+
 def gating(command: Callable[..., int]) -> Callable[..., int]:
     """The options of what compares."""
     options = (
@@ -61,9 +66,11 @@ def gating(command: Callable[..., int]) -> Callable[..., int]:
             help="Exit with 1 where something regressed; strict: with 3 where it is undecided. [--gate=regressed]",
         ),
         click.option("--fail", metavar="METRIC:X%,...", help="Judge these alone, by these thresholds; implies --gate."),
-        click.option("--format", "formatted", type=click.Choice(["text", "markdown", "json", "junit"]), default="text"),
+        click.option(
+            "--format", "formatted", type=click.Choice(["text", "markdown", "json", "junit", "html"]), default="text"
+        ),
         click.option("--into", type=click.Path(path_type=Path), help="Write it into this file. [stdout]"),
     )
     for option in reversed(options):
         command = option(command)
-    return command
+    return in_language(command)

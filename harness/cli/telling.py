@@ -21,7 +21,7 @@ def tell_left_behind(error: LeftBehind) -> None:
         say(f"{error.message}: {failure}")
 
 
-def report_of(files: Sequence[Path], folder: Path | None, formats: str | None) -> None:
+def report_of(files: Sequence[Path], folder: Path | None, formats: str | None, language: str = "en") -> None:
     """Prints the table of these results, and writes the report where a folder is named."""
     # Here, because pandas and matplotlib have no business in a process that is measuring.
     from harness.report import terminal
@@ -31,6 +31,6 @@ def report_of(files: Sequence[Path], folder: Path | None, formats: str | None) -
 
     results = [read(file) for file in files]
     if folder is not None:
-        written = write(results, folder, DEFAULT if formats is None else formats.split(","))
+        written = write(results, folder, DEFAULT if formats is None else formats.split(","), language)
         say(f"the report is {written[0]}")
     terminal.show(summarize(results), Console())

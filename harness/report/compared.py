@@ -14,7 +14,7 @@ from rich.table import Table
 
 from harness.comparison import Compared
 from harness.verdict import Comparison, Verdict, Weighed
-from harness.wording import NONE, line, plain, quantity
+from harness.wording import NONE, Words, line, listed, plain, quantity
 
 MARKS = {"regressed": "❌", "improved": "✅", "unchanged": "", "undecided": "❔"}
 NOTABLE: tuple[Verdict, ...] = ("regressed", "undecided", "improved")
@@ -26,15 +26,22 @@ _SPECIAL = re.compile(r"[\\`*_<>&|~$]|\](?=\()")  # not every bracket, so that a
 def first_line(compared: Compared) -> str:
     """What got worse and by how much; else that nothing did, and what is not known."""
     if worse := compared.of("regressed"):
-        told = "; ".join(f"{each.name} {change(each)} ({_from_to(each)})" for each in worse[:3])
-        more = f"; and {len(worse) - 3} more" if len(worse) > 3 else ""
-        told = f"Regressed: {told}{more}"
+        told = listed((_grown(each) for each in worse[:3]), "; ")
+        words = Words("Regressed: {what}", what=told)
+        if len(worse) > 3:
+            words = Words("Regressed: {what}; and {count} more", what=told, count=len(worse) - 3)
     else:
         verdicts: tuple[Verdict, ...] = ("unchanged", "improved", "undecided")
-        counts = [(len(compared.of(verdict)), verdict) for verdict in verdicts]
-        told = "Nothing regressed: " + ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
-    failed = f". {compared.head_failed} launches of the head failed" if compared.head_failed else ""
-    return line(told + failed)
+        counts = [(len(compared.of(verdict)), Words(verdict)) for verdict in verdicts]
+        told = listed(Words("{count} {verdict}", count=count, verdict=verdict) for count, verdict in counts if count)
+        words = Words("Nothing regressed: {counts}", counts=told)
+    if compared.head_failed:
+        return Words("{told}. {count} launches of the head failed", told=words, count=compared.head_failed)
+    return words
+
+
+def _grown(each: Comparison) -> Words:
+    return Words("{name} {change} ({from_to})", name=each.name, change=change(each), from_to=from_to(each))
 
 
 def change(each: Comparison) -> str:
@@ -50,11 +57,11 @@ def text(compared: Compared) -> str:
     """For a terminal."""
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for each in compared.comparisons:
-        table.add_row(line(each.name), _side(each, each.base), _side(each, each.head), change(each), each.verdict)
+        table.add_row(line(each.name), side(each, each.base), side(each, each.head), change(each), each.verdict)
     shown = StringIO()
     Console(file=shown, width=WIDTH, color_system=None, markup=False, emoji=False).print(table)
     rows = [row.rstrip() for row in shown.getvalue().split("\n")[:-1]]
-    return "\n".join([first_line(compared), "", *rows, "", *map(line, _remarks(compared))]) + "\n"
+    return "\n".join([line(first_line(compared)), "", *rows, "", *map(line, remarks(compared))]) + "\n"
 
 
 def markdown(compared: Compared) -> str:
@@ -72,7 +79,7 @@ def markdown(compared: Compared) -> str:
 
 def as_json(compared: Compared) -> str:
     """All of it, in s and B; `first_line` beside it."""
-    told = {"first_line": first_line(compared), **msgspec.to_builtins(compared)}
+    told = {"first_line": first_line(compared), **msgspec.to_builtins(compared, enc_hook=str)}
     return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -88,7 +95,7 @@ def junit(compared: Compared) -> str:
     counts["skipped"] = str(len(compared.of("undecided")))  # which Jenkins knows of one suite only
     suite = ET.SubElement(suites, "testsuite", {"name": "weighbridge", **counts, "time": "0"})
     suite.extend(cases)
-    ET.SubElement(suite, "system-out").text = plain("\n".join([first_line(compared), *_remarks(compared)]))
+    ET.SubElement(suite, "system-out").text = plain("\n".join([first_line(compared), *remarks(compared)]))
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -105,7 +112,7 @@ def _rows(comparisons: Iterable[Comparison]) -> Iterator[str]:
     yield f"| {' | '.join(COLUMNS)} |"
     yield f"| {' | '.join('---' for _ in COLUMNS)} |"
     for each in comparisons:
-        told = (each.name, _side(each, each.base), _side(each, each.head), change(each))
+        told = (each.name, side(each, each.base), side(each, each.head), change(each))
         yield f"| {' | '.join(map(_escaped, told))} | {f'{MARKS[each.verdict]} {each.verdict}'.strip()} |"
 
 
@@ -115,7 +122,7 @@ def _items(remarks: Iterable[str]) -> list[str]:
 
 def _case(each: Comparison) -> ET.Element:
     case = _named(each.target, each.workload, each.metric)
-    told = plain(f"{each.verdict}: {each.name} {change(each)} ({_from_to(each)})")
+    told = plain(f"{each.verdict}: {each.name} {change(each)} ({from_to(each)})")
     if each.verdict == "regressed":
         ET.SubElement(case, "failure", message=told, type="regressed").text = told
     elif each.verdict == "undecided":
@@ -134,13 +141,13 @@ def _named(target: str, workload: str, name: str) -> ET.Element:
     return ET.Element("testcase", classname=plain(f"weighbridge.{target}.{workload}"), name=plain(name), time="0")
 
 
-def _side(each: Comparison, side: Weighed) -> str:
+def side(each: Comparison, side: Weighed) -> str:
     """Its median and what that is the median of: launches of one campaign, or medians of several."""
     told = NONE if side.median is None else f"{quantity(side.median, each.unit)} n={side.n}"
     return told + (f", {side.failed} failed" if side.failed else "")
 
 
-def _from_to(each: Comparison) -> str:
+def from_to(each: Comparison) -> str:
     return " → ".join(
         NONE if side.median is None else quantity(side.median, each.unit) for side in (each.base, each.head)
     )
@@ -152,7 +159,7 @@ def _amount(each: Comparison, amount: float) -> str:
     return f"{100 * amount:+.1f} %"
 
 
-def _remarks(compared: Compared) -> Iterator[str]:
+def remarks(compared: Compared) -> Iterator[str]:
     """Reasons, what could have been shown, and how all of it was judged."""
     yield from (*_reasons(compared), *compared.missing, *compared.notes, *_method(compared))
 
@@ -161,10 +168,13 @@ def _reasons(compared: Compared) -> Iterator[str]:
     """Why what is undecided is so: a sentence for all that share a reason."""
     reasons: dict[str, list[str]] = {}
     for each in compared.of("undecided"):
-        reasons.setdefault(f"{each.reason}{_smallest(each)}", []).append(each.name)
+        reasons.setdefault(_reason(each), []).append(each.name)
     for reason, names in reasons.items():
-        some = names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more,"
-        yield f"{some} {'is' if len(names) == 1 else 'are'} undecided: {reason}"
+        if len(names) == 1:
+            yield Words("{name} is undecided: {reason}", name=names[0], reason=reason)
+        else:
+            told = "{name}, and {count} more, are undecided: {reason}"
+            yield Words(told, name=names[0], count=len(names) - 1, reason=reason)
 
 
 def _method(compared: Compared) -> Iterator[str]:
@@ -174,23 +184,27 @@ def _method(compared: Compared) -> Iterator[str]:
         f"{metric} {100 * threshold.relative:g} % and {quantity(threshold.floor, units[metric])}"
         for metric, threshold in thresholds.items()
     )
-    yield f"Thresholds: {told}. Smaller changes are of no interest."
+    yield Words("Thresholds: {told}. Smaller changes are of no interest.", told=told)
     how = {
-        "interleaved": "Both sides took turns in one campaign; signed ranks of the rounds' log ratios",
-        "campaigns": "Separate campaigns, each one observation; a t prediction interval from the base's medians",
+        "interleaved": Words("Both sides took turns in one campaign; signed ranks of the rounds' log ratios"),
+        "campaigns": Words("Separate campaigns, each one observation; a t prediction interval from the base's medians"),
     }[compared.design]
-    yield f"{how}; Holm's correction over all that was tested, alpha {compared.alpha:g}."
-    yield f"Base: {_ids(compared.base)}. Head: {_ids(compared.head)}."
+    alpha = compared.alpha
+    yield Words("{how}; Holm's correction over all that was tested, alpha {alpha:g}.", how=how, alpha=alpha)
+    yield Words("Base: {base}. Head: {head}.", base=_ids(compared.base), head=_ids(compared.head))
 
 
-def _smallest(each: Comparison) -> str:
+def _reason(each: Comparison) -> str:
     if each.smallest is None:
-        return ""
-    return f"; {_amount(each, each.smallest)} would have been found 4 times in 5"
+        return each.reason
+    told = "{reason}; {smallest} would have been found 4 times in 5"
+    return Words(told, reason=each.reason, smallest=_amount(each, each.smallest))
 
 
 def _ids(campaigns: tuple[str, ...]) -> str:
-    return ", ".join(campaigns) if len(campaigns) <= 3 else f"{len(campaigns)} campaigns up to {max(campaigns)}"
+    if len(campaigns) <= 3:
+        return ", ".join(campaigns)
+    return Words("{count} campaigns up to {last}", count=len(campaigns), last=max(campaigns))
 
 
 def _escaped(told: str) -> str:

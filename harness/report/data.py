@@ -32,14 +32,14 @@ def write_csv(summary: Summary, results: Sequence[Result], directory: Path) -> l
     """
     values, isolation = directory / "values.csv", directory / "isolation.csv"
     # Bytes and rounds without the ".0" that a column with gaps gives them; all else to its last digit.
-    frame(results).to_csv(values, index=False, float_format=_number)
-    _insides(summary).to_csv(isolation, index=False, float_format=_number)
+    frame(results).to_csv(values, index=False, float_format=number)
+    _insides(summary).to_csv(isolation, index=False, float_format=number)
     return [values, isolation]
 
 
 def _insides(summary: Summary) -> pd.DataFrame:
     found = [
-        {"campaign": campaign.id, **msgspec.to_builtins(inside)}
+        {"campaign": campaign.id, **msgspec.to_builtins(inside, enc_hook=str)}
         for campaign in summary.campaigns
         for inside in campaign.insides
     ]
@@ -47,13 +47,14 @@ def _insides(summary: Summary) -> pd.DataFrame:
     return table.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, tuple) else cell)
 
 
-def _number(value: object) -> str:
+def number(value: object) -> str:
+    """A number of a CSV, without the ".0" that a column with gaps gives it."""
     return f"{value}".removesuffix(".0")
 
 
 def write_json(summary: Summary, results: Sequence[Result], directory: Path) -> list[Path]:
     """summary.json: all that the tables say, in s and B. A value that could not be had is null beside its reason."""
     path = directory / "summary.json"
-    content = json.dumps(msgspec.to_builtins(summary), indent=1, ensure_ascii=False, allow_nan=False)
+    content = json.dumps(msgspec.to_builtins(summary, enc_hook=str), indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(content + "\n", encoding="utf-8")
     return [path]

@@ -7,11 +7,12 @@ is written where it is asked for by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from harness import extensions
 from harness.errors import BadInput, Unavailable
-from harness.report import ci, data, html, markdown
+from harness.report import ci, data, html, markdown, pictures
 from harness.report.summary import Summary, summarize
 from harness.store import Result
 
@@ -24,6 +25,9 @@ FORMATS: dict[str, Format] = {
     "md": markdown.write,
     "csv": data.write_csv,
     "json": data.write_json,
+    "png": partial(pictures.write, kind="png"),
+    "svg": partial(pictures.write, kind="svg"),
+    "pdf": partial(pictures.write, kind="pdf"),
     "github-action-benchmark": ci.write_github,
     "bencher": ci.write_bencher,
     "openmetrics": ci.write_openmetrics,
@@ -32,12 +36,15 @@ DEFAULT = ("html", "md", "csv", "json")
 """What is written where no format is named."""
 
 
-def write(results: Sequence[Result], directory: Path, formats: Iterable[str]) -> list[Path]:
+def write(results: Sequence[Result], directory: Path, formats: Iterable[str], language: str = "en") -> list[Path]:
     """Writes a report of each format into the folder, which is made if need be, and returns the files.
+
+    language: of the page, one of language.CODES.
 
     Raises BadInput for a format that there is not, a folder that cannot be written, and what summarize() refuses.
     """
-    writers = [_writer(name) for name in dict.fromkeys(formats)]
+    page = partial(html.write, code=language)
+    writers = [page if name == "html" else _writer(name) for name in dict.fromkeys(formats)]
     summary = summarize(results)
     try:
         directory.mkdir(parents=True, exist_ok=True)

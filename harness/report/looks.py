@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_args
+from importlib.resources import as_file, files
+from typing import get_args
+
+from matplotlib import rc_context
 
 from harness.model import Group
 from harness.report.rows import Row
 from harness.report.series import Piece
 
 INK, QUIET, LINE, PAPER = "#1f2328", "#59636e", "#d1d9e0", "#fefefe"
-# The page's own colours, so that a picture is at home in its dark mode too.
-THEME = {INK: "--ink", QUIET: "--quiet", LINE: "--line", PAPER: "--paper"}
 # Okabe & Ito's palette, told apart by those who do not see all colours; its black is the ink.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
 HATCHES = ("", "////", "....", "xxxx")
 UNSPLIT = "||||"  # the hatch of a group that is not split by kind, beside others that are
 KINDS = ("anonymous", "file", "shmem", "translation cache")
 SWATCHES = 6  # in one line of a legend
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
-    "xtick.color": QUIET,
-    "xtick.labelsize": 8,
-    "xtick.major.size": 0,
-    "hatch.linewidth": 0.6,
-    "text.parse_math": False,  # a name with a dollar in it is a name
-    "svg.fonttype": "none",
-    "svg.hashsalt": "weighbridge",
-}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within it, pictures are drawn by static/weighbridge.mplstyle."""
+    with as_file(files("harness.report").joinpath("static/weighbridge.mplstyle")) as path, rc_context(fname=path):
+        yield
 
 
 @dataclass(frozen=True)

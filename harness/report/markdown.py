@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.report import matrix, pictures, tables
+from harness.report import matrix, particulars, pictures, tables
 from harness.report.summary import Campaign, Failed, Summary
 from harness.report.tables import Table
 from harness.store import Result
@@ -18,7 +18,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$])")
 def write(summary: Summary, results: Sequence[Result], directory: Path) -> list[Path]:
     drawn = [(picture, directory / f"{picture.name}.png") for picture in pictures.draw(summary)]
     for picture, path in drawn:
-        path.write_bytes(picture.png())
+        path.write_bytes(picture.saved("png"))
     report = directory / "report.md"
     images = [f"![{escape(picture.title)}]({path.name})" for picture, path in drawn]
     report.write_text(render(summary, images), encoding="utf-8")
@@ -54,14 +54,14 @@ def _row(cells: Sequence[str], foreign: bool = True) -> str:
 
 def _campaign(campaign: Campaign) -> Iterator[str]:
     yield f"## Campaign {escape(campaign.id)}"
-    yield "\n".join(f"- {name}: {escape(value)}" for name, value in tables.origin(campaign))
+    yield "\n".join(f"- {name}: {escape(value)}" for name, value in particulars.origin(campaign))
     if campaign.warnings:
         yield "\n".join(f"> **Note:** {escape(str(warning))}" for warning in campaign.warnings)
     if campaign.failures:
-        yield from _section(tables.failures(campaign))
+        yield from _section(particulars.failures(campaign))
         for failure in campaign.failures:
             yield from _log(failure)
-    for content in tables.details(campaign):
+    for content in particulars.details(campaign):
         yield from _section(content)
 
 

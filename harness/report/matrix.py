@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from harness.meters.isolation import CAPABILITIES, ISOLATES, Isolation, Whose
 from harness.model import Applied
 from harness.report.inside import Inside
+from harness.report.particulars import amount, applied_by
 from harness.report.summary import Campaign, Summary
-from harness.report.tables import Table, amount, applied_by
-from harness.wording import NONE
+from harness.report.tables import Table
+from harness.wording import NONE, Words
 
 FEW = 5
 """So many capabilities, held or lacking, are named in a cell."""
@@ -26,7 +27,7 @@ class Line:
     whose: Whose | None = None
 
     def title(self) -> str:
-        return f"{self.name}: {self.about}" if self.about else self.name
+        return Words("{name}: {about}", name=self.name, about=self.about) if self.about else self.name
 
 
 def lines(
@@ -39,23 +40,33 @@ def lines(
 
     few: so many capabilities, held or lacking, are named.
     """
-    kernel = ", ".join(told for told in (isolation.kernel, isolation.kernel_version) if told)
-    privileges = {None: NONE, True: "yes", False: "no"}[isolation.no_new_privileges]
+    kernel: str = isolation.kernel_version or NONE
+    if isolation.kernel:
+        kernel = Words(isolation.kernel)
+        if isolation.kernel_version:
+            kernel = Words("{whose}, {version}", whose=kernel, version=isolation.kernel_version)
+    privileges = {None: NONE, True: Words("yes"), False: Words("no")}[isolation.no_new_privileges]
     fewest, most = processes or (isolation.processes, isolation.processes)
-    seen = NONE if fewest is None else f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    seen = NONE if fewest is None else f"{fewest}"
+    if fewest != most:
+        seen = Words("{fewest} to {most}", fewest=fewest, most=most)
     return [
-        Line("Kernel", "", kernel or NONE, isolation.kernel),
+        Line(Words("Kernel"), "", kernel, isolation.kernel),
         *(
-            Line(f"{kind} namespace", ISOLATES[kind], whose or NONE, whose)
+            Line(Words("{kind} namespace", kind=kind), Words(ISOLATES[kind]), Words(whose) if whose else NONE, whose)
             for kind, whose in isolation.namespaces.items()
         ),
         _root(isolation),
-        Line("Capabilities", "of root inside, within its user namespace", _capabilities(isolation.capabilities, few)),
-        Line("Seccomp", "a filter of system calls", isolation.seccomp or NONE),
-        Line("No new privileges", "none by setuid or file capabilities", privileges),
-        Line("CPUs", "", _limited("cpus", isolation.cpus, limits)),
-        Line("Memory", "", _limited("memory", isolation.memory, limits)),
-        Line("Processes seen", "", seen),
+        Line(
+            Words("Capabilities"),
+            Words("of root inside, within its user namespace"),
+            _capabilities(isolation.capabilities, few),
+        ),
+        Line(Words("Seccomp"), Words("a filter of system calls"), isolation.seccomp or NONE),
+        Line(Words("No new privileges"), Words("none by setuid or file capabilities"), privileges),
+        Line(Words("CPUs"), "", _limited("cpus", isolation.cpus, limits)),
+        Line(Words("Memory"), "", _limited("memory", isolation.memory, limits)),
+        Line(Words("Processes seen"), "", seen),
     ]
 
 
@@ -69,12 +80,16 @@ def _table(campaign: Campaign, several: bool) -> Table:
     columns = [lines(inside.isolation, inside.limits, inside.processes) for inside in campaign.insides]
     rows = list(zip(*columns, strict=True))
     runs = [
-        f"{i.runs} of {', '.join(i.workloads)}" if i in _differing(campaign) else f"{i.runs}" for i in campaign.insides
+        Words("{count} of {workloads}", count=i.runs, workloads=", ".join(i.workloads))
+        if i in _differing(campaign)
+        else f"{i.runs}"
+        for i in campaign.insides
     ]
+    title = Words("Isolation, as found inside")
     return Table(
-        f"Isolation, as found inside: campaign {campaign.id}" if several else "Isolation, as found inside",
+        Words("{title}: campaign {id}", title=title, id=campaign.id) if several else title,
         ("", *(inside.label for inside in campaign.insides)),
-        (*((row[0].title(), *(line.found for line in row)) for row in rows), ("Runs", *runs)),
+        (*((row[0].title(), *(line.found for line in row)) for row in rows), (Words("Runs"), *runs)),
         tuple(_notes(campaign)),
         (*(tuple(line.whose for line in row) for row in rows), (None,) * len(columns)),
     )
@@ -83,13 +98,18 @@ def _table(campaign: Campaign, several: bool) -> Table:
 def _notes(campaign: Campaign) -> Iterator[str]:
     unknown = [name for name in ("boot id", "namespaces") if not campaign.host.informational.get(name)]
     if unknown:
-        missing = f"the host's {' and '.join(unknown)} {'was' if unknown == ['boot id'] else 'were'} not recorded"
-        yield f"Whose a kernel and its namespaces are cannot be told: {missing}."
+        yield Words(
+            "Whose a kernel and its namespaces are cannot be told: not recorded of the host: {fields}.",
+            fields=", ".join(unknown),
+        )
     for label in dict.fromkeys(inside.label for inside in _differing(campaign)):
-        yield f"{label}: its runs differ in what they found. Each outcome has a column, with the runs that had it."
+        yield Words(
+            "{label}: its runs differ in what they found. Each outcome has a column, with the runs that had it.",
+            label=label,
+        )
     for label, held in dict.fromkeys((i.label, i.isolation.capabilities) for i in campaign.insides):
         if held and not _named(held, FEW):
-            yield f"{label}: its capabilities are {', '.join(held)}."
+            yield Words("{label}: its capabilities are {names}.", label=label, names=", ".join(held))
 
 
 def _differing(campaign: Campaign) -> list[Inside]:
@@ -98,33 +118,41 @@ def _differing(campaign: Campaign) -> list[Inside]:
 
 
 def _root(isolation: Isolation) -> Line:
-    name = "Root inside is"
+    name = Words("Root inside is")
     if isolation.kernel == "own":
-        return Line(name, "", "root of its own kernel", "own")
+        return Line(name, "", Words("root of its own kernel"), "own")
     if isolation.root == 0:
-        return Line(name, "", "the host's root", "host's")
-    return Line(name, "", NONE if isolation.root is None else f"uid {isolation.root} on the host")
+        return Line(name, "", Words("the host's root"), "host's")
+    if isolation.root is None:
+        return Line(name, "", NONE)
+    return Line(name, "", Words("uid {uid} on the host", uid=isolation.root))
 
 
 def _capabilities(held: Sequence[str] | None, few: int) -> str:
     if not held:
-        return NONE if held is None else "none"
-    return _named(held, few) or f"{len(held)} of {len(CAPABILITIES)}"
+        return NONE if held is None else Words("none")
+    return _named(held, few) or Words("{held} of {all}", held=len(held), all=len(CAPABILITIES))
 
 
 def _named(held: Sequence[str], few: int) -> str | None:
     """Capabilities by name, be it of those that are lacking; None where both are too many."""
     lacking = [name for name in CAPABILITIES if name not in held]
     if not lacking:
-        return f"all {len(held)}"
+        return Words("all {count}", count=len(held))
     if len(lacking) <= few:
-        return f"all but {', '.join(lacking)}"
-    return f"{len(held)} of {len(CAPABILITIES)}: {', '.join(held)}" if len(held) <= few else None
+        return Words("all but {names}", names=", ".join(lacking))
+    if len(held) > few:
+        return None
+    return Words("{held} of {all}: {names}", held=len(held), all=len(CAPABILITIES), names=", ".join(held))
 
 
 def _limited(name: str, seen: int | None, limits: Mapping[str, Applied]) -> str:
     """What is seen inside and, where a limit was asked for, of how much and by which mechanism."""
-    told = f"{amount(name, seen)} seen"
     if name not in limits:
-        return told
-    return f"{told}, {amount(name, limits[name].asked)} asked: {applied_by(limits[name])}"
+        return Words("{amount} seen", amount=amount(name, seen))
+    return Words(
+        "{amount} seen, {asked} asked: {how}",
+        amount=amount(name, seen),
+        asked=amount(name, limits[name].asked),
+        how=applied_by(limits[name]),
+    )

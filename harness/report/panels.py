@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from harness.report import axis
 from harness.report.looks import INK, PAPER, QUIET, Looks
 from harness.report.rows import Row
 from harness.stats.estimate import CONFIDENCE
@@ -22,7 +22,6 @@ from harness.wording import scale
 LEGEND = 0.19  # inches, of each line
 _UPPER, _LOWER = -0.05, 0.14  # inches from a row's middle to its launches, to its median
 _INTERVAL = f"{CONFIDENCE:.0%} interval"
-_LOG_SPAN = 12.0  # from here on the smallest target would be a sliver on a linear axis
 _TOTALS, _SHARES = 0.565, 0.36  # of a panel's width, where its stacks stand beside a log axis
 
 
@@ -36,8 +35,7 @@ class Panel:
         return min(values, default=0.0), max(values, default=0.0)
 
     def log(self) -> bool:
-        least, most = self.range()
-        return 0 < least < most / _LOG_SPAN
+        return axis.needs_log(self.range())
 
 
 def strip(axes: Axes, panel: Panel, middles: Sequence[float], colour: str) -> str:
@@ -46,22 +44,16 @@ def strip(axes: Axes, panel: Panel, middles: Sequence[float], colour: str) -> st
     for y, row in zip(middles, panel.rows, strict=True):
         _launches(axes, y, row, 1.0, colour)
     if ending:
-        marks = _marks(least / 1.1, most * 1.1, unit)
+        marks = axis.marks(least / 1.1, most * 1.1, unit)
         axes.set(xscale="log", xlim=(marks[0], marks[-1]))
         axes.minorticks_off()
         axes.xaxis.set_major_locator(FixedLocator(marks[:: math.ceil(len(marks) / 6)]))
     else:
         axes.set_xlim(0, most * 1.06 or 1)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: axis.tick(value, unit)))
     if panel.rows[0].metric == "disk.shared":
         return f"Each point is one image, weighed once{ending}"
     return f"Each point is one launch, below them the median and its {_INTERVAL}{ending}"
-
-
-def _marks(least: float, most: float, unit: str) -> list[float]:
-    """What a log axis is marked at, from below the least to above the most: 1, 10 and 100 of each unit."""
-    marks = [ten * (1024.0 if unit == "B" else 1000.0) ** power for power in range(-4, 6) for ten in (1, 10, 100)]
-    return marks[bisect_right(marks, least) - 1 : bisect_left(marks, most) + 1]
 
 
 def legend(axes: Axes, looks: Looks) -> None:
@@ -149,8 +141,3 @@ def _launches(axes: Axes, y: float, row: Row, size: float, colour: str) -> None:
     how: Any = {"color": INK, "zorder": 4, "solid_capstyle": "butt", "clip_on": False}
     axes.plot([low, high], [y + _LOWER, y + _LOWER], linewidth=1.3, **how)
     axes.plot([median, median], [y + _LOWER - 0.04, y + _LOWER + 0.04], linewidth=2.0, **how)
-
-
-def _tick(value: float, unit: str) -> str:
-    size, name = scale(value, unit)
-    return f"{value / size:g} {name}".rstrip()

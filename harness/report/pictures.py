@@ -8,23 +8,29 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
-from harness.report.looks import LINE, PALETTE, QUIET, STYLE, THEME, looks
+from harness.report.looks import LINE, PALETTE, QUIET, looks, style
 from harness.report.panels import LEGEND, Panel, legend, stack, strip
 from harness.report.rows import Row
 from harness.report.summary import Summary
+from harness.store import Result
 from harness.wording import COLD, NONE, interval, quantity
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 8.8, 2.15, 1.85, 0.62, 0.5  # inches
 _ROW = 0.5  # inches
+_UNSTABLE = {
+    "png": ("Software",),
+    "svg": ("Date", "Creator", "Format", "Type"),
+    "pdf": ("CreationDate", "Creator", "Producer"),
+}
+"""What would differ from day to day, or from one matplotlib to the next."""
 _MARGIN = 10 - _LEFT * 72  # points from the axes to where titles begin
 _POINTS: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
 
@@ -37,25 +43,20 @@ class Picture:
     title: str
     figure: Figure
 
-    def png(self) -> bytes:
-        return self._saved("png", {"Software": None}, facecolor="white", dpi=200)
-
-    def svg(self) -> str:
-        """To stand inside a page: text stays text, colours follow the page, no XML prologue."""
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        drawn = self._saved("svg", nothing, facecolor="none").decode()
-        drawn = drawn[drawn.index("<svg") :]
-        for colour, name in THEME.items():
-            drawn = drawn.replace(colour, f"var({name}, {colour})")
-        # Several drawings share a page, where every id may be there but once.
-        drawn = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{self.name}-", drawn)
-        return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(self.title)}" ', 1)
-
-    def _saved(self, format: str, metadata: dict[str, None], **how: Any) -> bytes:
+    def saved(self, kind: str) -> bytes:
+        """As png, svg or pdf."""
         target = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            self.figure.savefig(target, format=format, metadata=metadata, **how)
+        with style():
+            self.figure.savefig(target, format=kind, metadata=dict.fromkeys(_UNSTABLE[kind]))
         return target.getvalue()
+
+
+def write(summary: Summary, results: Sequence[Result], directory: Path, kind: str) -> list[Path]:
+    """Each picture as a file of this kind."""
+    drawn = [(directory / f"{picture.name}.{kind}", picture.saved(kind)) for picture in draw(summary)]
+    for path, content in drawn:
+        path.write_bytes(content)
+    return [path for path, _ in drawn]
 
 
 def draw(summary: Summary) -> list[Picture]:
@@ -69,7 +70,7 @@ def draw(summary: Summary) -> list[Picture]:
     disk = [panel for pair in zip(shared, extra, strict=True) for panel in pair]
     # Campaigns are named where there are several to be told apart.
     told = {c.id: f"{c.id} · cold" if c.cold else c.id for c in summary.campaigns if len(summary.campaigns) > 1}
-    with matplotlib.rc_context(STYLE):
+    with style():
         return [
             Picture("startup", f"{starts}, requested to ready", _figure(start, told, stacked=False)),
             Picture("memory", "Memory at rest, PSS by group and kind", _figure(memory, told, stacked=True)),

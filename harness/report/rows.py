@@ -12,7 +12,7 @@ from harness.model import Run
 from harness.report.series import NOTHING, Alike, Piece, Series, put_together, sampled, started
 from harness.stats.estimate import Estimate, Ratio, median_interval, ratio_interval
 from harness.store import Result
-from harness.wording import Labels, line
+from harness.wording import Labels, Words, line
 
 SAMPLED = (
     "memory.pss", "memory.rss", "memory.uss", "memory.charged", "cpu.start", "cpu.rest", "disk.instance",
@@ -123,18 +123,23 @@ def _reason(series: Series, metric: str) -> str | None:
     """Why there is no value, or why there are fewer than launches; None where nothing is missing."""
     launches = len(series.values) + len(series.missing)
     if not launches:
-        return "the image was not weighed" if metric == "disk.shared" else "no measured run succeeded"
+        return Words("the image was not weighed") if metric == "disk.shared" else Words("no measured run succeeded")
     if not series.missing:
         return None
     told = line(series.missing[0])
-    return told if not series.values else f"{len(series.missing)} of {launches} not read: {told}"
+    if not series.values:
+        return told
+    return Words("{missing} of {all} not read: {why}", missing=len(series.missing), all=launches, why=told)
 
 
 def _no_ratio(reference: str | None, values: Sequence[float], zero: Series) -> str:
     if reference is None:
-        return f"no reference: neither {' nor '.join(REFERENCES)} has data"
-    if not values or not zero.values:
-        return "there is nothing to divide" if not values else f"{reference} has no value"
+        one, other = REFERENCES
+        return Words("no reference: neither {one} nor {other} has data", one=one, other=other)
+    if not values:
+        return Words("there is nothing to divide")
+    if not zero.values:
+        return Words("{reference} has no value", reference=reference)
     if 0 in zero.values:
-        return f"{reference} has 0"
-    return f"it shares no round with {reference}"
+        return Words("{reference} has 0", reference=reference)
+    return Words("it shares no round with {reference}", reference=reference)

@@ -10,16 +10,17 @@ from harness import doubts
 from harness.doubts import Doubt, Launches
 from harness.errors import BadInput
 from harness.model import Applied, Footer, Host, HostRecord, Run, Sample
-from harness.report import inside, rows, series
+from harness.report import findings, inside, rows, series
+from harness.report.findings import Finding
 from harness.report.inside import Inside
 from harness.report.rows import Cell, Row
 from harness.store import Result
-from harness.wording import Labels, accelerator, label, line, plain
+from harness.wording import Labels, Words, accelerator, label, line, plain
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A named configuration: everything that stands behind a target's key."""
+    """A named configuration: everything that stands behind a target's key. machine: what ran the guest, in a word."""
 
     target: str
     label: str
@@ -27,6 +28,7 @@ class Configuration:
     version: str
     whose: str
     accelerator: str | None
+    machine: str | None
     profile: dict[str, object]
 
 
@@ -119,6 +121,7 @@ class Campaign:
     failures: tuple[Failed, ...]
     unavailable: tuple[Absent, ...]
     warnings: tuple[Doubt, ...]
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,21 @@ def summarize(results: Sequence[Result]) -> Summary:
     return Summary(tuple(_campaign(result) for result in results))
 
 
+def counted(result: Result) -> list[Run]:
+    """The launches that numbers are made of: measured, alone, of no side of a comparison, as cold as planned."""
+    cold = result.header.plan.cold is not None
+    return [
+        run
+        for run in result.runs
+        if run.phase == "measured" and run.cold is cold and not run.side and run.instances == 1
+    ]
+
+
 def _campaign(result: Result) -> Campaign:
     fake = next((target.target for target in result.targets if target.engine == "fake"), None)
     if fake is not None:
         raise BadInput(f"{result.path}: the target {fake} is a stand-in made for tests, there is nothing to report")
-    header, labels = result.header, Labels(result.targets)
-    measured = [run for run in result.runs if run.phase == "measured"]
-    cold = header.plan.cold
-    runs = [run for run in measured if run.cold is (cold is not None) and not run.side and run.instances == 1]
+    header, labels, runs = result.header, Labels(result.targets), counted(result)
     cells = rows.cells(runs, labels)
     reference, made, launches = rows.rows(result, cells, labels)
     return Campaign(
@@ -166,7 +176,7 @@ def _campaign(result: Result) -> Campaign:
         commit=header.commit,
         dirty=header.dirty,
         rounds=header.plan.rounds,
-        cold=cold,
+        cold=header.plan.cold,
         precision=header.plan.precision,
         seed=header.plan.seed,
         measured=sum(run.ok for run in runs),
@@ -177,7 +187,9 @@ def _campaign(result: Result) -> Campaign:
         readings=_readings(result.hosts),
         bundles=tuple(Bundle(b.workload, b.sha256, b.bytes, dict(b.packages)) for b in result.bundles),
         configurations=tuple(
-            Configuration(t.target, label(t), t.engine, t.version, t.whose, accelerator(t), dict(t.profile))
+            Configuration(
+                t.target, label(t), t.engine, t.version, t.whose, accelerator(t), findings.machine(t), dict(t.profile)
+            )
             for t in result.targets
         ),
         rows=tuple(made),
@@ -185,19 +197,24 @@ def _campaign(result: Result) -> Campaign:
         insides=inside.found(header.host, cells, labels),
         failures=tuple(_failed(run, labels) for run in result.runs if not run.ok),
         unavailable=tuple(Absent(line(u.target), line(u.reason), line(u.hint)) for u in result.unavailable),
-        warnings=tuple(_doubts(result, len(measured) - len(runs), launches)),
+        warnings=tuple(_doubts(result, launches)),
+        findings=tuple(findings.of(result.targets, reference, launches)),
     )
 
 
 def _incomplete(footer: Footer | None) -> str | None:
     """Why a campaign is not whole."""
     if footer is None:
-        return "it did not come to its end"
-    return None if footer.complete else f"it was cut short: {line(footer.stopped or 'nobody said why')}"
+        return Words("it did not come to its end")
+    if footer.complete:
+        return None
+    why = line(footer.stopped) if footer.stopped else Words("nobody said why")
+    return Words("it was cut short: {why}", why=why)
 
 
-def _doubts(result: Result, left_out: int, launches: Sequence[Launches]) -> Iterator[Doubt]:
+def _doubts(result: Result, launches: Sequence[Launches]) -> Iterator[Doubt]:
     """What there is to be warned of."""
+    left_out = sum(run.phase == "measured" for run in result.runs) - len(counted(result))
     yield from doubts.of_records(result, left_out)
     yield from doubts.of_host(result)
     yield from doubts.of_launches(launches)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.meters.isolation import CAPABILITIES, Isolation
 from harness.model import Applied
-from harness.report import matrix, tables
+from harness.report import findings, matrix, tables
 from harness.report.summary import Campaign, Summary
 from harness.wording import line
 
@@ -25,6 +25,9 @@ def show(summary: Summary, console: Console) -> None:
     for row in content.rows:
         console.print(Text(line(" · ".join(row[:first])), style="bold"))
         console.print(_numbers(row[first:]))
+    for campaign in summary.campaigns:
+        if found := _sentence(campaign):
+            console.print(Text(found))
     for note in content.notes:
         console.print(Text(note, style="dim"))
     for campaign in summary.campaigns:
@@ -43,6 +46,13 @@ def show_isolation(label: str, isolation: Isolation, limits: Mapping[str, Applie
             told.append(f"\n{found.about}", "dim")
         grid.add_row(Text(found.name), told)
     console.print(grid)
+
+
+def _sentence(campaign: Campaign) -> str | None:
+    """What the page of a report begins with."""
+    workload = campaign.rows[0].workload if campaign.rows else ""
+    found = findings.sentence(campaign, workload, "startup.total")
+    return found and f"{found} {findings.footing(campaign, workload, 'startup.total')}"
 
 
 def _numbers(cells: Sequence[str], style: str = "") -> Grid:
