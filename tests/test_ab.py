@@ -19,6 +19,8 @@ from tests.campaigns import write
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
 
+pytestmark = pytest.mark.long
+
 START = """
 block=0123456789abcdef
 for double in 1 2 3 4 5 6 7 8 9 10 11 12; do block=$block$block; done

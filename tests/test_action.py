@@ -27,6 +27,8 @@ from harness import plan
 from harness.model import Plan
 from tests.ground import REPOSITORY, TIMEOUT, Ground, ground
 
+pytestmark = pytest.mark.long
+
 ACTION: Any = YAML(typ="safe").load(REPOSITORY / "action.yml")
 STEPS = {step["name"]: step for step in ACTION["runs"]["steps"]}
 CI = REPOSITORY / "docs/CI.md"

@@ -15,6 +15,8 @@ from selfbench.proofs import coverage, power, recorded, same, simulated
 from selfbench.proofs.__main__ import RESULT
 from selfbench.proofs.finding import Finding, Proofs
 
+pytestmark = pytest.mark.long
+
 COMMITTED = msgspec.json.decode((Path(__file__).parent.parent / RESULT).read_bytes(), type=Proofs)
 
 

@@ -14,6 +14,8 @@ from tests.conftest import EngineOrSkip
 from tests.ground import Ground, ground
 from tests.test_pytest_plugin import ZERO, run, suite
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def place() -> Iterator[Ground]:

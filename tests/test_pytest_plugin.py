@@ -20,6 +20,8 @@ from harness.model import Failure, Run, UnavailableRecord
 from harness.store import Result, Writer, read, startup
 from tests.ground import TIMEOUT, Ground, Said, ground
 
+pytestmark = pytest.mark.long
+
 SAMPLE = Path(__file__).parents[1] / "results/sample.jsonl"
 SUITE = """
 import pytest

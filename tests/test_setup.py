@@ -199,12 +199,12 @@ def test_make_says_what_a_newcomer_is_told() -> None:
     ]
     *before, tests = run_make("test", "REQUIRE=docker")
     assert (before, tests) == (
-        ["./setup.sh", "./setup.sh chromium", *lint],
+        ["./setup.sh", "./setup.sh chromium fonts-wqy-microhei", *lint],
         "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest",
     )
     assert run_make("check")[-4:] == [
         *lint,
-        '.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser"',
+        '.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"',
     ]
     assert (REPOSITORY / ".ci/run").read_text().endswith("exec make test\n")
 

@@ -18,6 +18,8 @@ from harness.model import Limits, Plan, headline
 from harness.store import Result, read
 from tests.ground import Ground, ground
 
+pytestmark = pytest.mark.long
+
 PACKAGE = Path(__file__).parent / "third_party"
 BAD = {
     "example-of-the-future": ("API 2, this program 1", "release"),
