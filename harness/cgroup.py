@@ -234,9 +234,12 @@ def make_partition(name: str) -> None:
 
 
 @contextmanager
-def limited(ledger: Ledger, name: str, limits: Limits) -> Iterator[ControlGroup]:
-    """A new group with these limits. Where one cannot be applied its `applied` says why, and nothing is raised."""
-    wanted = settings(limits)
+def limited(ledger: Ledger, name: str, limits: Limits, enforced: bool = True) -> Iterator[ControlGroup]:
+    """A new group with these limits. Where one cannot be applied its `applied` says why, and nothing is raised.
+
+    enforced: otherwise the group only counts, for an engine that has limits of its own.
+    """
+    wanted = settings(limits) if enforced else {key: {} for key in settings(limits)}
     tops = {controller: hierarchy(controller) for controller in wanted}
     if refusal := _refusal(tops):
         yield ControlGroup(limits, refusal=refusal)

@@ -3,7 +3,8 @@
 A thread polls the doorbell and the instance's death together and reads CLOCK_MONOTONIC the moment poll(2) returns,
 whatever the main thread is doing: Docker's start() answers milliseconds after READY. A guest's clock is never used.
 
-What an instance writes, a line each: `MARK <name>`, `READY`, then `FACTS <json>`.
+What an instance writes, a line each: `MARK <name>`, `READY`, then `FACTS <json>`. One that was saved and restored
+answers a nonce instead: `READY <nonce>`. What a machine's serial console says can be marks too.
 """
 
 from __future__ import annotations
@@ -44,6 +45,24 @@ def timed_window() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+class _Console:
+    """What a serial console said. Each phase is told once."""
+
+    def __init__(self, phases: dict[bytes, str], log: Path) -> None:
+        self._phases = phases
+        self._log = log
+        self._line = b""
+
+    def hear(self, chunk: bytes) -> list[str]:
+        """The phases whose lines have come with this chunk."""
+        with self._log.open("ab") as log:
+            log.write(chunk)
+        *lines, self._line = (self._line + chunk).split(b"\n")
+        self._line = self._line[:LONGEST_LINE]
+        begun = [phrase for line in (*lines, self._line) for phrase in self._phases if phrase in line]
+        return [self._phases.pop(phrase) for phrase in dict.fromkeys(begun)]
+
+
 class Doorbell:
     """One instance's doorbell and clock. Use it as a context manager; the thread listens from then on.
 
@@ -62,6 +81,8 @@ class Doorbell:
         self._changed = threading.Condition()
         self._poll = select.poll()
         self._bells: dict[int, bytes] = {}
+        self._nonces: dict[int, str] = {}
+        self._consoles: dict[int, _Console] = {}
         self._owned: list[int] = []
         self._thread = threading.Thread(target=self._listen, name="doorbell", daemon=True)
         self._closing = False
@@ -90,16 +111,28 @@ class Doorbell:
         """Listens to a FIFO. It is opened for reading and writing, so that a writer's end is no hang-up storm."""
         self._own(os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
-    def attach(self, fd: int) -> None:
+    def attach(self, fd: int, nonce: str = "") -> None:
         """Listens to a connected socket; its end of file is the instance's death. The caller may close it.
 
-        A descriptor of ours: the number of one that was closed is the next file's that anybody opens.
+        nonce: what only an instance that runs now can know; without it a READY is not believed.
         """
-        self._own(os.dup(fd))
+        # A descriptor of ours: the number of one that was closed is the next file's that anybody opens.
+        self._own(os.dup(fd), nonce)
 
-    def _own(self, fd: int) -> None:
+    def overhear(self, fd: int, phases: Mapping[str, str], log: Path) -> None:
+        """Listens to a machine's serial console, a connected socket, and keeps what it says in `log`.
+
+        phases: what is in a line, and the mark that is noted when it has come.
+        """
+        mine = os.dup(fd)
+        self._owned.append(mine)
+        self._consoles[mine] = _Console({phrase.encode(): name for phrase, name in phases.items()}, log)
+        self._poll.register(mine, select.POLLIN)
+        os.eventfd_write(self._wake, 1)
+
+    def _own(self, fd: int, nonce: str = "") -> None:
         self._owned.append(fd)
-        self._bells[fd] = b""
+        self._bells[fd], self._nonces[fd] = b"", nonce
         self._poll.register(fd, select.POLLIN)
         os.eventfd_write(self._wake, 1)
 
@@ -184,6 +217,8 @@ class Doorbell:
                     os.eventfd_read(fd)
                 elif fd in self._bells:
                     self._read(fd, now)
+                elif fd in self._consoles:
+                    self._listen_in(fd, now)
                 else:
                     self._died(fd)
 
@@ -200,12 +235,24 @@ class Doorbell:
         *lines, rest = (self._bells[fd] + chunk).split(b"\n")
         self._bells[fd] = rest[:LONGEST_LINE]
         for line in lines:
-            self._take(line.decode(errors="replace").strip(), now)
+            self._take(line.decode(errors="replace").strip(), now, self._nonces[fd])
 
-    def _take(self, line: str, now: float) -> None:
+    def _listen_in(self, fd: int, now: float) -> None:
+        """A console that is closed is no death: the doorbell tells of that."""
+        try:
+            chunk = os.read(fd, CHUNK)
+        except ConnectionError:
+            chunk = b""
+        if not chunk:
+            self._poll.unregister(fd)
+            return
+        for name in self._consoles[fd].hear(chunk):
+            self._note(name, now)
+
+    def _take(self, line: str, now: float, nonce: str) -> None:
         word, _, rest = line.partition(" ")
         with self._changed:
-            if word == "READY" and not self._ready:
+            if word == "READY" and rest == nonce and not self._ready:
                 self._ready = True
                 self._marks.append(("ready", now))
                 for read in self._to_read:

@@ -34,6 +34,7 @@ def describe() -> Host:
             "uptime": round(float(Path("/proc/uptime").read_text().split()[0])),
             "uid": os.geteuid(),
             "python": platform.python_version(),
+            "ksm": _ksm(),
             "boot id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
             "namespaces": {
                 kind: Path(f"/proc/self/ns/{kind}").stat().st_ino
@@ -73,6 +74,17 @@ def commit() -> tuple[str | None, bool | None]:
     except (Unavailable, CommandFailed):
         return None, None
     return done[0], bool(done[1])
+
+
+def _ksm() -> str:
+    """Whether the kernel looks for pages of the same content, those of guests maybe, and makes them one.
+
+    Source: Linux, Documentation/admin-guide/mm/ksm.rst.
+    """
+    try:
+        return {"0": "off", "1": "on"}.get(Path("/sys/kernel/mm/ksm/run").read_text().strip(), "off, pages apart again")
+    except OSError:
+        return "not in this kernel"
 
 
 def _cpu_model() -> str:

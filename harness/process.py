@@ -43,17 +43,29 @@ class Child:
 
 @contextmanager
 def spawn(
-    ledger: Ledger, name: str, argv: Sequence[str | Path], log: Path, environment: dict[str, str] | None = None
+    ledger: Ledger,
+    name: str,
+    argv: Sequence[str | Path],
+    log: Path,
+    environment: dict[str, str] | None = None,
+    inherited: Sequence[int] = (),
 ) -> Iterator[Child]:
     """Starts argv by vfork, in a session of its own, and ends it with everything that it started.
 
-    environment: all that it gets (its name is added). Raises EngineError where argv cannot be started.
+    environment: all that it gets (its name is added). inherited: descriptors that stay open in it.
+    Raises EngineError where argv cannot be started.
     """
     env = {**(environment or {}), NAME_VARIABLE: name}
     with ledger.holding(end_processes, name=name), log.open("ab") as output:
         try:
             popen = subprocess.Popen(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=inherited,
             )
         except OSError as error:
             raise EngineError(f"cannot start {argv[0]}: {error.strerror}") from error

@@ -20,11 +20,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.backends.libvirt import DiskImage, VirtualMachine
 from harness.doorbell import Doorbell, timed_window
 from harness.ledger import Ledger
 from harness.measure import Cell
 from harness.process import NAME_VARIABLE, end_processes, told
+from harness.vm.backend import DiskImage, VirtualMachine
 from selfbench.host import TIMEOUT, cell, started
 from selfbench.measurement import Measurement, interleaved
 

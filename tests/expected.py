@@ -31,6 +31,24 @@ class Expected:
     own_kernel: bool = False
 
 
+DIRECT = ("kernel", "initramfs", "base disk")
+SAVED = (*DIRECT, "saved memory")
+OF_LIBVIRT = ("overlay", "metadata", "log")
+OF_QEMU = ("overlay", "log")
+
+
+def machine(shared: tuple[str, ...], instance: tuple[str, ...] = OF_LIBVIRT) -> Expected:
+    """A virtual machine, of which the host sees QEMU alone."""
+    return Expected(
+        frozenset({"workload", "guest", "vmm"}),
+        frozenset(),  # inode numbers say nothing across kernels
+        shared,
+        instance,
+        {"cpus": "1 vCPU", "memory": "guest RAM"},
+        own_kernel=True,
+    )
+
+
 LAYER = ("upper", "overlay work", "log")
 ALL_BUT_TIME = frozenset(EVERYWHERE) - {"time"}
 EXPECTED = {
@@ -46,12 +64,15 @@ EXPECTED = {
         ("layers",),
         ("container layer", "-init layer", "metadata", "log"),
     ),
-    VM: Expected(
-        frozenset({"workload", "guest", "vmm"}),
-        frozenset(),  # inode numbers say nothing across kernels
-        ("kernel", "initramfs", "base disk"),
-        ("overlay", "metadata", "log"),
-        {"cpus": "1 vCPU", "memory": "guest RAM"},
-        own_kernel=True,
-    ),
+    VM: machine(DIRECT),
+    "libvirt/q35,accel=tcg": machine(DIRECT),
+    "libvirt/firmware,accel=tcg": machine(("base disk",)),
+    "libvirt/direct,accel=tcg": machine(DIRECT),
+    "libvirt/snapshot,accel=tcg": machine(SAVED),
+    "qemu/pc,accel=tcg": machine(DIRECT, OF_QEMU),
+    "qemu/micro,accel=tcg": machine(DIRECT, OF_QEMU),
+    "qemu/snapshot,accel=tcg": machine(SAVED, OF_QEMU),
 }
+LOOKED_AT = [target for target in EXPECTED if target in (VM, "libvirt/snapshot,accel=tcg", "qemu/pc,accel=tcg")]
+LOOKED_AT += [target for target in EXPECTED if not EXPECTED[target].own_kernel]
+"""Of which single instances are looked at; of the other machines one boot more each would take too long."""

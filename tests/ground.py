@@ -18,7 +18,7 @@ from harness.ledger import remove_folder
 
 REPOSITORY = Path(__file__).parents[1]
 WORKLOADS = Path(__file__).parent / "workloads"
-TIMEOUT = 180.0
+TIMEOUT = 400.0
 """Seconds that any command may take: what hangs fails."""
 
 

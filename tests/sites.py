@@ -19,10 +19,11 @@ from typing import Any
 
 import psutil
 
-from harness import bundle, guest, workloads
+from harness import bundle, workloads
 from harness.errors import Unavailable
 from harness.places import cache
 from harness.store import Result, read
+from harness.vm import guest
 from tests.ground import REPOSITORY
 from tests.inventory import Inventory, Stage, adopting_orphans, descendants, take
 
@@ -122,7 +123,7 @@ def set_up() -> Iterator[Site]:
     """Set up as for a user who has run the program before: what it builds once is in the cache."""
     built = bundle.build(workloads.load("hello"))
     with suppress(Unavailable):
-        guest.initramfs(built.root / "bin/busybox", guest.kernel())
+        guest.initramfs(built.root / "bin/busybox", guest.kernel(), guest.drivers("pci"))
     known = {process.pid for process in descendants()}
     folder = Path(tempfile.mkdtemp(prefix="wb-", dir="/var/lib"))
     folder.chmod(0o755)

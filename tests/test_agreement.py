@@ -17,7 +17,7 @@ import pytest
 from harness import backends, bundle, cgroup, workloads
 from harness.backends import Backend, Image
 from harness.backends.docker import Container
-from harness.backends.libvirt import VirtualMachine
+from harness.backends.libvirt import LibvirtMachine
 from harness.doorbell import Doorbell
 from harness.ledger import Ledger
 from harness.meters import disk, memory
@@ -122,8 +122,8 @@ def test_a_container_agrees_with_docker(running: Running) -> None:
 def test_a_machine_agrees_with_qemu(running: Running) -> None:
     import libvirt_qemu
 
-    vm: VirtualMachine = running.instance
-    domain = vm.engine.connection.lookupByName(vm._name)
+    vm: LibvirtMachine = running.instance
+    domain = vm.engine.connection.lookupByName(vm.name)
     answer = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": "query-memory-size-summary"}), 0)
     weighed = amounts(memory.weigh(vm))
     mappings = Path(f"/proc/{vm.pid}/maps").read_text().splitlines()

@@ -284,5 +284,7 @@ def test_limits_are_told(weighed: Weighed, target: str) -> None:
 def test_what_stands_behind_a_target(weighed: Weighed, target: str) -> None:
     [record] = [record for record in weighed.result.targets if record.target == target]
     assert record.version
-    assert record.whose == ("private" if target in ("docker", VM) else "system")
-    assert (record.accelerator, bool(record.accelerator_reason)) == (("tcg", True) if target == VM else (None, False))
+    assert record.whose == ("private" if target == "docker" or target.startswith("libvirt") else "system")
+    assert (record.accelerator, bool(record.accelerator_reason)) == (
+        ("tcg", True) if EXPECTED[target].own_kernel else (None, False)
+    )

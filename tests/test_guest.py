@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import lzma
 import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import lz4.block
 import pytest
 
-from harness import bundle, guest, workloads
-from harness.errors import BadInput
-from harness.guest import GuestKernel
+from harness import bundle, workloads
+from harness.errors import BadInput, Unavailable
+from harness.vm import guest
+from harness.vm.guest import GuestKernel
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +83,54 @@ def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
 
 
 def test_modules_come_after_what_they_need(tmp_path: Path) -> None:
-    needed = guest._needed(modules(tmp_path))
+    needed = guest._needed(modules(tmp_path), guest.drivers("pci"))
     assert [name for name, _ in needed] == ["virtio_ring", "virtio", "virtio_pci", "virtio_blk"]
     assert all(content.startswith(b"\x7fELF") for _, content in needed)
-    assert guest._needed(None) == []
+    assert guest._needed(None, guest.drivers("pci")) == []
+
+
+def packed(path: Path, payload: bytes) -> Path:
+    """A bzImage that holds this payload, as far as its header tells."""
+    content = bytearray(bzimage(path).read_bytes())
+    content[0x1F1] = 1  # one sector of setup code besides the first
+    struct.pack_into("<II", content, 0x248, 0, len(payload))
+    path.write_bytes(bytes(content) + payload)
+    return path
+
+
+KERNEL = b"\x7fELF" + bytes(range(256)) * 40000
+
+
+def legacy_lz4(content: bytes) -> bytes:
+    """As lz4 -l packs, and the kernel's build adds the size."""
+    blocks = [content[at : at + guest.LZ4_BLOCK] for at in range(0, len(content), guest.LZ4_BLOCK)]
+    packed = [lz4.block.compress(each, store_size=False) for each in blocks]
+    framed = b"".join(struct.pack("<I", len(each)) + each for each in packed)
+    return b"\x02\x21\x4c\x18" + framed + struct.pack("<I", len(content))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, legacy_lz4])
+def test_a_kernel_is_unpacked_whatever_it_is_packed_by(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    assert len(KERNEL) > guest.LZ4_BLOCK
+    kernel = guest.kernel(str(packed(tmp_path / "vmlinuz", pack(KERNEL))))
+    unpacked = guest.vmlinux(kernel)
+    assert unpacked.read_bytes() == KERNEL
+    assert guest.vmlinux(kernel) == unpacked
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"), [(b"\x28\xb5\x2f\xfdzstd", "begins with 28b52ffd"), (gzip.compress(b"MZ"), "no ELF")]
+)
+def test_a_kernel_that_cannot_be_unpacked_is_not_here(tmp_path: Path, payload: bytes, told: str) -> None:
+    with pytest.raises(Unavailable, match=told):
+        guest.vmlinux(guest.kernel(str(packed(tmp_path / "vmlinuz", payload))))
+
+
+def test_drivers_that_are_built_in_are_found_in_the_kernel_itself(tmp_path: Path) -> None:
+    named = KERNEL + b" virtio_pci virtio_blk "
+    with pytest.raises(BadInput, match="virtio_console is not built in, without modules"):
+        guest.check(guest.kernel(str(packed(tmp_path / "lacking", gzip.compress(named)))), "pci")
+    guest.check(guest.kernel(str(packed(tmp_path / "whole", gzip.compress(named + b"virtio_console")))), "pci")
 
 
 @pytest.mark.engine
@@ -89,11 +138,11 @@ def test_a_guest_boots_to_its_facts(tmp_path: Path) -> None:
     made, kernel = bundle.build(workloads.load("hello")), guest.kernel(None, None)
     again = guest.kernel(None, None)
     assert again == kernel
-    initramfs = guest.initramfs(made.root / "bin/busybox", kernel)
-    assert guest.initramfs(made.root / "bin/busybox", kernel) == initramfs
+    initramfs = guest.initramfs(made.root / "bin/busybox", kernel, guest.drivers("pci"))
+    assert guest.initramfs(made.root / "bin/busybox", kernel, guest.drivers("pci")) == initramfs
     lines = boot(tmp_path, kernel, initramfs, made.disk())
-    assert lines[:2] == ["MARK init", "READY"]
-    facts = json.loads(lines[2].removeprefix("FACTS "))
+    assert lines[:3] == ["MARK initramfs", "MARK init", "READY"]
+    facts = json.loads(lines[3].removeprefix("FACTS "))
     assert (facts["bundle"], facts["kernel"]) == (made.sha256, kernel.version)
     assert facts["boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -101,7 +150,7 @@ def test_a_guest_boots_to_its_facts(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_a_guest_that_cannot_go_on_says_why_and_ends(tmp_path: Path) -> None:
     made, kernel = bundle.build(workloads.load("hello")), guest.kernel(None, None)
-    initramfs = guest.initramfs(made.root / "bin/busybox", kernel)
+    initramfs = guest.initramfs(made.root / "bin/busybox", kernel, guest.drivers("pci"))
     no_filesystem = tmp_path / "empty"
     no_filesystem.write_bytes(bytes(2**20))
     assert boot(tmp_path, kernel, initramfs, no_filesystem) == []
@@ -116,7 +165,7 @@ def boot(folder: Path, kernel: GuestKernel, initramfs: Path, disk: Path) -> list
         argv = [
             *("qemu-system-x86_64", "-M", "pc", "-nodefaults", "-nographic", "-m", "256", "-no-reboot", "-snapshot"),
             *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-serial", f"file:{folder / 'console'}"),
-            *("-append", "quiet panic=-1 console=ttyS0 WEIGHBRIDGE_DOORBELL=/dev/vport0p1"),
+            *("-append", "quiet panic=-1 console=ttyS0"),
             *("-drive", f"file={disk},if=virtio,format=raw", "-device", "virtio-serial"),
             *("-chardev", f"socket,id=bell,path={folder / 'bell'}", "-device", "virtserialport,chardev=bell"),
         ]

@@ -20,7 +20,7 @@ from harness.doorbell import Doorbell
 from harness.ledger import Ledger
 from harness.measure import REST, Cell, measure
 from harness.model import Plan, TargetRecord, headline
-from tests.expected import EXPECTED, LIMITS
+from tests.expected import EXPECTED, LIMITS, LOOKED_AT
 from tests.ground import WORKLOADS, lasting
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Engine:
                 yield instance, bell
 
 
-@pytest.fixture(scope="module", params=EXPECTED)
+@pytest.fixture(scope="module", params=LOOKED_AT)
 def engine(request: pytest.FixtureRequest, engine_or_skip: EngineOrSkip) -> Iterator[Engine]:
     target: str = request.param
     with pytest.MonkeyPatch.context() as patch:

@@ -11,107 +11,107 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import backends, bundle, guest, machine, workloads
-from harness.backends import Backend, libvirt
-from harness.doorbell import Doorbell
-from harness.engines.libvirt import LibvirtEngine
-from harness.errors import StartTimeout, Unavailable
+from harness import backends, bundle, workloads
+from harness.backends import Backend
+from harness.errors import Unavailable
 from harness.ledger import Ledger
-from harness.machine import Machine
 from harness.measure import Cell, measure
-from harness.model import Limits, Plan, Run, TargetRecord
-from tests.ground import WORKLOADS, Ground, lasting
+from harness.model import Limits, Plan, Run
+from harness.vm import guest, machine, profile
+from harness.vm.machine import Machine
+from tests.ground import REPOSITORY, WORKLOADS, Ground, lasting
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
 
+DOCS = REPOSITORY / "docs/vm"
 VM = "libvirt/pc,accel=tcg"
 LONG = 60.0
 
 
-def describe(**differing: object) -> ET.Element:
+def describe(name: str = "pc", **differing: object) -> ET.Element:
     told = {
         "name": "weighbridge-1-2",
         "accelerator": "tcg",
-        "machine": "pc",
-        "architecture": "x86_64",
         "vcpus": 2,
         "memory": 256 * 2**20,
         "kernel": Path("/k"),
         "initramfs": Path("/i"),
-        "base": Path("/base"),
-        "overlay": Path("/overlay"),
-        "doorbell": Path("/bell"),
-        "console": Path("/console"),
+        "disk": Path("/overlay"),
+        "doorbell": "/bell",
+        "console": "/console",
     }
-    return ET.fromstring(machine.describe(Machine(**{**told, **differing})))  # type: ignore[arg-type]
+    vm = Machine(**{**told, **differing})  # type: ignore[arg-type]
+    return ET.fromstring(machine.domain(profile.of_name("libvirt", name), vm))
 
 
-def text(domain: ET.Element, path: str) -> str | None:
-    return domain.findtext(path)
+def attributes(domain: ET.Element, path: str) -> dict[str, str]:
+    found = domain.find(path)
+    assert found is not None, path
+    return found.attrib
 
 
-def test_the_machine_is_what_was_asked_for() -> None:
-    domain = describe()
+@pytest.mark.parametrize("name", profile.names("libvirt"))
+def test_the_machine_is_what_was_asked_for(name: str) -> None:
+    domain = describe(name)
     assert domain.get("type") == "qemu"
-    assert text(domain, "name") == "weighbridge-1-2"
-    memory = domain.find("memory")
-    assert memory is not None
-    assert (memory.get("unit"), memory.text) == ("b", str(256 * 2**20))
-    assert text(domain, "vcpu") == "2"
-    kind = domain.find("os/type")
-    assert kind is not None
-    assert (kind.text, kind.get("machine"), kind.get("arch")) == ("hvm", "pc", "x86_64")
-    assert (text(domain, "os/kernel"), text(domain, "os/initrd")) == ("/k", "/i")
+    assert domain.findtext("name") == "weighbridge-1-2"
+    assert (domain.findtext("memory"), attributes(domain, "memory")["unit"]) == (str(256 * 2**20), "b")
+    assert domain.findtext("vcpu") == "2"
+    if name != "firmware":
+        assert (domain.findtext("os/kernel"), domain.findtext("os/initrd")) == ("/k", "/i")
+        assert {"panic=-1", "console=ttyS0"} <= set((domain.findtext("os/cmdline") or "").split())
+    assert [domain.findtext(event) for event in ("on_reboot", "on_crash")] == ["destroy"] * 2
+    assert attributes(domain, "memoryBacking/source") == {"type": "memfd"}, "its memory cannot be told from QEMU's"
+    assert attributes(domain, "devices/disk/source") == {"file": "/overlay"}
+    assert attributes(domain, "devices/disk/driver")["type"] == "qcow2"
+    assert attributes(domain, "devices/channel/source")["path"] == "/bell"
+    assert attributes(domain, "devices/serial/source")["path"] == "/console"
+    assert domain.find("devices/interface") is None
 
 
-def test_the_guest_is_told_where_to_ring_and_to_end_when_it_panics() -> None:
-    domain = describe()
-    words = (text(domain, "os/cmdline") or "").split()
-    assert {"quiet", "panic=-1", "console=ttyS0", f"WEIGHBRIDGE_DOORBELL={machine.PORT}"} <= set(words)
-    assert [text(domain, event) for event in ("on_poweroff", "on_reboot", "on_crash")] == ["destroy"] * 3
+def elements(domain: ET.Element) -> list[tuple[str, dict[str, str], str]]:
+    """What is in a domain, whatever the order of what is equal."""
+    found = [(each.tag, each.attrib, (each.text or "").strip()) for each in domain.iter()]
+    return sorted(found, key=str)
 
 
-def test_its_memory_can_be_told_from_qemus() -> None:
-    source = describe().find("memoryBacking/source")
-    assert source is not None
-    assert source.get("type") == "memfd"
+@pytest.mark.parametrize("name", ["pc", "q35"])
+def test_an_ordinary_machine_is_that_of_virt_install(name: str) -> None:
+    """All that it printed is there, but its own name and paths, and a boot that is ours."""
+    printed = elements(ET.fromstring((DOCS / f"virt-install-{name}.xml").read_text()))
+    ours = elements(describe(name, accelerator="kvm"))
+    replaced = {
+        "domain", "name", "uuid", "metadata", "memory", "currentMemory", "vcpu", "boot", "emulator", "console",
+        "source",
+        "{http://libosinfo.org/xmlns/libvirt/domain/1.0}libosinfo", "{http://libosinfo.org/xmlns/libvirt/domain/1.0}os",
+    }  # fmt: skip
+    wanted = [each for each in printed if each[0] not in replaced]
+    assert len(wanted) >= 20
+    for each in wanted:
+        assert each in ours, each
+        ours.remove(each)
+    added = {"domain", "name", "memory", "vcpu", "memoryBacking", "kernel", "initrd", "cmdline", "on_reboot"}
+    added |= {"on_crash", "disk", "driver", "serial", "channel", "source", "target"}
+    assert {tag for tag, _, _ in ours} == added
 
 
-def test_its_disk_is_a_layer_on_the_bundles() -> None:
-    disks = describe().findall("devices/disk")
-    assert len(disks) == 1
-    disk = disks[0]
-    source, backing = disk.find("source"), disk.find("backingStore")
-    assert source is not None
-    assert backing is not None
-    base, kind, driver = backing.find("source"), backing.find("format"), disk.find("driver")
-    assert base is not None
-    assert kind is not None
-    assert driver is not None
-    assert (source.get("file"), driver.get("type")) == ("/overlay", "qcow2")
-    assert (base.get("file"), kind.get("type")) == ("/base", "raw")
-    assert backing.find("backingStore") is not None  # no looking for one below
-
-
-def test_it_has_no_device_that_nobody_asked_for() -> None:
-    devices = describe().find("devices")
+def test_as_little_as_can_be_has_no_device_that_nobody_asked_for() -> None:
+    devices = describe("direct").find("devices")
     assert devices is not None
     kinds = sorted((device.tag, device.get("type"), device.get("model")) for device in devices if device.tag != "disk")
     assert kinds == [
         ("channel", "unix", None),
         ("controller", "usb", "none"),
-        ("controller", "virtio-serial", None),
         ("memballoon", None, "none"),
-        ("serial", "file", None),
+        ("serial", "unix", None),
     ]
+    assert attributes(describe("direct"), "devices/disk/rom") == {"enabled": "no"}
 
 
 def test_kvm_has_the_hosts_cpu_and_software_emulation_qemus() -> None:
     kvm = describe(accelerator="kvm")
-    cpu = kvm.find("cpu")
-    assert cpu is not None
-    assert (kvm.get("type"), cpu.get("mode")) == ("kvm", "host-passthrough")
+    assert (kvm.get("type"), attributes(kvm, "cpu")["mode"]) == ("kvm", "host-passthrough")
     assert describe().find("cpu") is None
 
 
@@ -123,8 +123,12 @@ def test_its_files_stay_ours_under_a_daemon() -> None:
 
 
 def test_its_control_group_is_the_campaigns() -> None:
-    assert text(describe(partition="/weighbridge-1"), "resource/partition") == "/weighbridge-1"
+    assert describe(partition="/weighbridge-1").findtext("resource/partition") == "/weighbridge-1"
     assert describe().find("resource") is None
+
+
+def test_an_emulator_that_is_asked_for_is_the_one(tmp_path: Path) -> None:
+    assert describe(emulator="/opt/qemu").findtext("devices/emulator") == "/opt/qemu"
 
 
 def bzimage(version: int, address: int, size: int) -> bytes:
@@ -214,46 +218,34 @@ def test_a_workload_that_ends_is_no_timeout(engine: Engine) -> None:
 def test_rubbish_on_the_port_is_no_ready(engine: Engine) -> None:
     run = engine.weigh(str(WORKLOADS / "babbles"))
     assert run.error is None
-    names = [name for name, _ in run.marks if name not in ("created", "start-returned", "settled", "unsettled")]
+    ours = ("created", "start-returned", "settled", "unsettled", "firmware", "kernel", "initramfs")
+    names = [name for name, _ in run.marks if name not in ours]
     assert names == ["requested", "init", "loaded", "ready", "stopping", "gone"]
 
 
-def probe(target: str) -> TargetRecord:
+@pytest.mark.engine
+def test_the_phases_of_a_boot_are_in_their_order(engine: Engine) -> None:
+    run = engine.weigh("hello")
+    assert run.error is None
+    names = [name for name, _ in run.marks]
+    phases = ["requested", "created", "start-returned", "firmware", "kernel", "initramfs", "init", "ready"]
+    assert [name for name in names if name in phases] == phases
+    times = dict(run.marks)
+    assert times["kernel"] - times["firmware"] > 0.2 * (times["ready"] - times["created"]), "a kernel is most of it"
+
+
+@pytest.mark.engine
+def test_a_profile_of_the_users_own(place: Ground, tmp_path: Path, engine_or_skip: EngineOrSkip) -> None:
+    """A domain as virsh has it, with what is not known before in braces."""
+    mine = tmp_path / "mine.xml"
+    mine.write_text(profile.of_name("libvirt", "direct").domain.replace('type="rom"', 'type="rom" secure="no"'))
     with Ledger() as ledger:
-        backend = backends.create(target, ledger, Plan())
+        backend = backends.create(f"libvirt/profile={mine},accel=tcg", ledger, Plan())
         try:
-            return backend.probe()
+            with engine_or_skip("libvirt"):
+                record = backend.probe()
+            run = Engine(ledger, backend).weigh("hello")
         finally:
             backend.close()
-
-
-@pytest.mark.engine
-def test_kvm_is_never_claimed_without_a_guest_that_ran_under_it(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Either a guest boots, or the target is not here for a reason: a device that opens proves nothing."""
-    monkeypatch.setattr(libvirt, "KVM_DEADLINE", 5.0)
-    try:
-        record = probe("libvirt/pc,accel=kvm")
-    except Unavailable as absent:
-        assert "KVM does not work here: " in absent.reason
-        assert "accel=kvm" in absent.hint
-    else:
-        assert (record.accelerator, record.accelerator_reason) == ("kvm", "a guest booted to its doorbell under KVM")
-        assert 'type="kvm"' in record.profile["domain"]
-
-
-@pytest.mark.engine
-def test_where_kvm_does_not_boot_software_emulation_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The boot of the probe fails here, whatever this machine can do."""
-
-    def never(bell: Doorbell, timeout: float) -> None:
-        raise StartTimeout(f"no READY within {timeout:g} s")
-
-    monkeypatch.setattr(LibvirtEngine, "kvm_refusal", lambda *_: None)
-    monkeypatch.setattr(Doorbell, "wait_ready", never)
-    record = probe("libvirt/pc")
-    assert record.accelerator == "tcg"
-    assert "did not boot under KVM" in (record.accelerator_reason or "")
-    assert record.profile["cpu"] == "QEMU's default"
-    assert 'type="qemu"' in record.profile["domain"]
+    assert run.error is None
+    assert record.profile["profile"] == str(mine)

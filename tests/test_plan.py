@@ -195,7 +195,7 @@ def test_a_flag_that_makes_no_sense(flags: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["nope", "host/x", "libvirt", "libvirt/q35", "libvirt/pc,accel=hvf", "docker/runtime", "docker/runtime=", "/", "",
+    ["nope", "host/x", "libvirt", "libvirt/q36", "libvirt/pc,accel=hvf", "docker/runtime", "docker/runtime=", "/", "",
      "namespace/", "namespace/pid,pid", "namespace/pid=1", "userns-chroot/pid", "libvirt/pc,,=x"],
 )  # fmt: skip
 def test_a_target_that_cannot_be_meant(ledger: Ledger, target: str) -> None:

@@ -90,6 +90,26 @@ class LibvirtEngine:
         except sdk.libvirtError as error:
             raise EngineError(f"libvirt: {error.get_error_message()}") from error
 
+    def save(self, name: str, memory: Path) -> str:
+        """Writes a running domain's state to a new file, and ends it; its XML. Raises EngineError."""
+        sdk = _sdk()
+        try:
+            domain = self.connection.lookupByName(name)
+            description: str = domain.XMLDesc(sdk.VIR_DOMAIN_XML_MIGRATABLE | sdk.VIR_DOMAIN_XML_SECURE)
+            domain.save(str(memory))
+        except sdk.libvirtError as error:
+            raise EngineError(f"libvirt: {error.get_error_message()}") from error
+        return description
+
+    def restore(self, memory: Path, description: str, name: str) -> Any:
+        """A domain that was saved, paused. Raises EngineError with libvirt's own words."""
+        sdk = _sdk()
+        try:
+            self.connection.restoreFlags(str(memory), description, sdk.VIR_DOMAIN_SAVE_PAUSED)
+            return self.connection.lookupByName(name)
+        except sdk.libvirtError as error:
+            raise EngineError(f"libvirt: {error.get_error_message()}") from error
+
     def metadata(self, name: str) -> tuple[Path, ...]:
         """What the driver keeps of a domain: its state, its log, its folder."""
         return libvirt_traces.of_domain(self.uri, name, self.connection.lookupByName(name).ID())

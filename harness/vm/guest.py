@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
@@ -11,16 +12,25 @@ import re
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness import command, debian, places
 from harness.errors import BadInput, Unavailable
 
+Transport = Literal["pci", "mmio"]
+"""How virtio devices are reached."""
+
 GUEST_INIT = Path(__file__).parent / "guest-init"
-DRIVERS = ("virtio_pci", "virtio_console", "virtio_blk")  # the doorbell's port appears while the disk is being mounted
+DEVICES = ("virtio_console", "virtio_blk")  # the doorbell's port appears while the disk is being mounted
+EXTRA = ("virtio_balloon",)  # what a profile may ask for besides
+TRANSPORTS: dict[Transport, str] = {"pci": "virtio_pci", "mmio": "virtio_mmio"}
 APPLETS = ("insmod", "mount", "reboot", "sh", "switch_root", "usleep")
+ELF = b"\x7fELF"
+LZ4_BLOCK = 8 * 2**20
 BUILT_AT = 1_704_067_200  # the time of every file, so that the same content gives the same archive
 
 
@@ -52,12 +62,103 @@ def kernel(image: str | None = None, modules: str | None = None) -> GuestKernel:
     return GuestKernel(copy, version, found if found.is_dir() else None, None, digest)
 
 
-def initramfs(busybox: Path, guest: GuestKernel) -> Path:
+def drivers(transport: Transport) -> tuple[str, ...]:
+    """The modules that lead to the disk and the doorbell."""
+    return (TRANSPORTS[transport], *DEVICES)
+
+
+KEPT = (*TRANSPORTS.values(), *DEVICES, *EXTRA)
+"""The modules of Debian's kernel that are kept, with what they need."""
+
+
+def check(guest: GuestKernel, transport: Transport) -> None:
+    """Raises BadInput where a kernel has no way to the disk and the doorbell, as far as its files tell.
+
+    A driver is a module, is listed as built in, or where no modules are known is named in the kernel itself.
+    """
+    if guest.modules is not None:
+        known = _files(guest.modules).keys() | _builtin(guest.modules)
+        lacking = [driver for driver in drivers(transport) if driver not in known]
+    else:
+        try:
+            content = vmlinux(guest).read_bytes()
+        except Unavailable:  # packed in a way that nobody here can look into: the guest itself will tell
+            return
+        lacking = [driver for driver in drivers(transport) if driver.encode() not in content]
+    if lacking:
+        told = f"neither a module in {guest.modules} nor built in" if guest.modules else "not built in, without modules"
+        raise BadInput(f"the kernel {guest.version} has no virtio for its disk and doorbell: {lacking[0]} is {told}")
+
+
+def vmlinux(guest: GuestKernel) -> Path:
+    """The kernel as an ELF image, unpacked once from the bzImage where that is what there is.
+
+    Source: Linux, Documentation/arch/x86/boot.rst (payload_offset, payload_length).
+    Raises Unavailable where it is packed in a way that cannot be unpacked here.
+    """
+    with guest.image.open("rb") as image:
+        if image.read(4) == ELF:
+            return guest.image
+    return places.made_once(
+        places.cache() / "kernels" / f"vmlinux-{guest.sha256[:16]}", lambda draft: _unpack(guest.image, draft)
+    )
+
+
+def _unpack(image: Path, draft: Path) -> None:
+    content = image.read_bytes()
+    if content[0x202:0x206] != b"HdrS":
+        raise Unavailable(f"{image} is no bzImage that could be unpacked", "take a profile that starts it as it is")
+    start = (content[0x1F1] + 1) * 512  # the real mode code comes first: setup_sects and the boot sector
+    offset, length = struct.unpack_from("<II", content, 0x248)
+    packed = content[start + offset : start + offset + length]
+    for magic, unpack in _PACKED.items():
+        if packed.startswith(magic):
+            plain = unpack(packed)
+            break
+    else:
+        raise Unavailable(
+            f"the kernel is packed in a way that cannot be unpacked here (it begins with {packed[:4].hex()})",
+            "name an unpacked vmlinux by --kernel",
+        )
+    if not plain.startswith(ELF):
+        raise Unavailable("what the kernel's image holds is no ELF file", "name an unpacked vmlinux by --kernel")
+    draft.write_bytes(plain)
+    draft.chmod(0o644)
+
+
+def _unpack_lz4(packed: bytes) -> bytes:
+    """LZ4's legacy frames: a magic, then blocks with their sizes before them; the kernel adds the whole size.
+
+    Source: LZ4 frame format, legacy frame; Linux, scripts/Makefile.lib (size_append).
+    """
+    from lz4 import block
+
+    plain, at = bytearray(), 4
+    while at + 4 < len(packed):
+        size = int.from_bytes(packed[at : at + 4], "little")
+        plain += block.decompress(packed[at + 4 : at + 4 + size], uncompressed_size=LZ4_BLOCK)
+        at += 4 + size
+    return bytes(plain)
+
+
+_PACKED: dict[bytes, Callable[[bytes], bytes]] = {
+    b"\x02\x21\x4c\x18": _unpack_lz4,
+    b"\x1f\x8b": lambda packed: zlib.decompressobj(wbits=31).decompress(packed),
+    b"\xfd7zXZ": lambda packed: lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(packed),
+    b"BZh": lambda packed: bz2.BZ2Decompressor().decompress(packed),
+    b"\x5d\x00": lambda packed: lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(packed),
+}
+"""By what it begins with."""
+
+
+def initramfs(busybox: Path, guest: GuestKernel, wanted: Iterable[str]) -> Path:
     """The cpio archive that brings a guest from its kernel to the bundle's /init; `busybox` is a static one.
+
+    wanted: the modules that are inserted, as far as they are modules, with what they need.
 
     Raises Unavailable where a module is packed in a way that cannot be unpacked here.
     """
-    modules = _needed(guest.modules)
+    modules = _needed(guest.modules, wanted)
     parts = [busybox.read_bytes(), GUEST_INIT.read_bytes(), *(module for _, module in modules)]
     key = hashlib.sha256("".join(hashlib.sha256(part).hexdigest() for part in parts).encode()).hexdigest()
     return places.made_once(
@@ -67,7 +168,7 @@ def initramfs(busybox: Path, guest: GuestKernel) -> Path:
 
 def _debian() -> GuestKernel:
     """Debian's cloud kernel. Once fetched it stays, so that the guests of two campaigns run the same one."""
-    place = places.made_once(places.cache() / "kernels" / "debian-cloud", _fetch)
+    place = places.made_once(places.cache() / "kernels" / f"debian-cloud-{_short(' '.join(KEPT))}", _fetch)
     about = json.loads((place / "kernel.json").read_text())
     return GuestKernel(
         image=place / "vmlinuz",
@@ -93,12 +194,16 @@ def _fetch(draft: Path) -> None:
     _copy(unpacked / "boot" / f"config-{version}", draft / "config")
     source, kept = _modules(unpacked, version), places.folder(draft / "modules" / version)
     _copy(source / "modules.builtin", kept / "modules.builtin")
-    for path in _closure(source, (*DRIVERS, "virtio_mmio")):
+    for path in _closure(source, KEPT):
         places.folder((kept / path.relative_to(source)).parent)
         _copy(path, kept / path.relative_to(source))
     shutil.rmtree(unpacked)
     about = {"version": version, "sha256": digest, "package": f"{package} {versions[package]}"}
     (draft / "kernel.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _inspect(image: Path) -> tuple[str, str]:
@@ -126,19 +231,17 @@ def _modules(folder: Path, version: str) -> Path:
     raise BadInput(f"{folder} holds no kernel modules: neither modules.dep nor lib/modules/{version}/modules.dep")
 
 
-def _needed(folder: Path | None) -> list[tuple[str, bytes]]:
+def _needed(folder: Path | None, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
     """The modules to insert, unpacked, in the order in which they need each other."""
-    return [] if folder is None else [(_name(path), _unpacked(path)) for path in _closure(folder, DRIVERS)]
+    return [] if folder is None else [(_name(path), _unpacked(path)) for path in _closure(folder, wanted)]
 
 
-def _closure(folder: Path, drivers: Iterable[str]) -> list[Path]:
+def _closure(folder: Path, wanted: Iterable[str]) -> list[Path]:
     """The files of these modules, each after those that it depends on; what is built into the kernel is left out.
 
     A module itself tells what it depends on (modules.dep says the same, but a package that is not installed has none).
     """
-    files = {_name(path): path for path in sorted(folder.rglob("*.ko*"))}
-    listed = folder / "modules.builtin"
-    builtin = {_name(Path(text)) for text in listed.read_text().split()} if listed.is_file() else set()
+    files, builtin = _files(folder), _builtin(folder)
     order: dict[str, Path] = {}
 
     def visit(name: str) -> None:
@@ -149,9 +252,18 @@ def _closure(folder: Path, drivers: Iterable[str]) -> list[Path]:
             visit(other.replace("-", "_"))
         order[name] = files[name]
 
-    for driver in drivers:
+    for driver in wanted:
         visit(driver)
     return list(order.values())
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {_name(path): path for path in sorted(folder.rglob("*.ko*"))}
+
+
+def _builtin(folder: Path) -> set[str]:
+    listed = folder / "modules.builtin"
+    return {_name(Path(text)) for text in listed.read_text().split()} if listed.is_file() else set()
 
 
 def _name(path: Path) -> str:

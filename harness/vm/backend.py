@@ -1,0 +1,234 @@
+"""What all engines of virtual machines share: a profile, a guest kernel, an accelerator, a disk an instance."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+
+from harness import bundle as bundles
+from harness import workloads
+from harness.backends import Backend, Image, Instance, Options, Part, Unseen
+from harness.bundle import Bundle
+from harness.command import find, run, version_of
+from harness.doorbell import Doorbell, Mark
+from harness.errors import BadInput, Unavailable
+from harness.ledger import Ledger
+from harness.model import Applied, Group, Limits, Plan
+from harness.process import tail
+from harness.vm import bootdisk, guest, kvm, machine, profile
+from harness.vm.guest import GuestKernel
+from harness.vm.machine import Accelerator
+from harness.vm.profile import Profile
+
+REMEDY = "for KVM"
+"""What a record says would have to change for KVM to be used."""
+SAVE_TIMEOUT = 180.0
+"""Seconds that a guest which is to be saved may take to be ready."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A machine that was saved when it was ready: its `memory`, a file, and what libvirt has to be told of it."""
+
+    memory: Path
+    name: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class DiskImage(Image):
+    """empty: a qcow2 overlay on `disk` that every instance gets a copy of: nothing was written to it, or what a
+    machine had written when it was saved."""
+
+    kernel: Path
+    initramfs: Path
+    disk: Path
+    empty: Path
+    saved: Saved | None = None
+
+
+class VirtualMachine(Instance):
+    """pid: of QEMU. folder: its disk and what its serial console said."""
+
+    guest_ram = machine.GUEST_RAM
+
+    def __init__(self, pid: int, folder: Path, limits: Limits) -> None:
+        self.pid = pid
+        self.folder = folder
+        self._limits = limits
+
+    def processes(self) -> Mapping[Group, list[int] | Unseen]:
+        hidden = Unseen("inside the guest: its processes are not visible from the host")
+        return {"workload": hidden, "guest": [self.pid], "vmm": [self.pid]}
+
+    def cgroups(self) -> Mapping[str, Path]:
+        return {}
+
+    def limits(self) -> Mapping[str, Applied]:
+        vcpus = whole(self._limits)
+        reason = None if vcpus == self._limits.cpus else f"a machine has whole vCPUs; this one has {vcpus}"
+        return {
+            "cpus": Applied(self._limits.cpus, None if reason else f"{vcpus} vCPU", reason=reason),
+            "memory": Applied(self._limits.memory, "guest RAM"),
+        }
+
+    def parts(self) -> tuple[Part, ...]:
+        return (Part("overlay", (self.folder / "overlay",)), Part("log", (self.folder / "console",)))
+
+    def log(self) -> str:
+        return tail(self.folder / "console")
+
+
+class VmBackend(Backend):
+    """Subclasses start a machine, and save one."""
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        ours = profile.names(cls.name)
+        options.only(*ours, "accel=", "profile=")
+        if len(options.words()) + (options.get("profile") is not None) != 1:
+            raise BadInput(
+                f"target {options.target}: name one profile of {', '.join(ours)}, as in {cls.name}/pc, or a "
+                "file by profile="
+            )
+        if options.get("accel") not in (None, "kvm", "tcg"):
+            raise BadInput(f"target {options.target}: accel is kvm or tcg")
+
+    def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
+        super().__init__(options, ledger, plan)
+        self.accelerator: Accelerator = "tcg"
+        self.remedy = ""
+        named = options.get("profile")
+        self.profile: Profile = (
+            profile.of_file(self.name, Path(named)) if named else profile.of_name(self.name, options.words()[0])
+        )
+        if plan.emulator is not None and not os.access(plan.emulator, os.X_OK):
+            raise BadInput(f"emulator: {plan.emulator} is no program")
+        if plan.kernel is not None or plan.modules is not None:  # what is none is told before anything is started
+            guest.check(guest.kernel(plan.kernel, plan.modules), self.profile.transport)
+
+    @cached_property
+    def emulator(self) -> str:
+        return self.plan.emulator or find("qemu-system-x86_64", "qemu-system-x86")
+
+    @cached_property
+    def kernel(self) -> GuestKernel:
+        return guest.kernel(self.plan.kernel, self.plan.modules)
+
+    def version(self) -> str:
+        """Of the emulator, by itself."""
+        return version_of(self.emulator).removeprefix("QEMU emulator version ").partition(" ")[0]
+
+    def describe(self) -> dict[str, object]:
+        """What a record says of the configuration, whichever engine starts it."""
+        told: dict[str, object] = {
+            "profile": self.options.get("profile") or self.options.words()[0],
+            "about": self.profile.about,
+            "boot": {"kernel": "the VMM loads the kernel", "disk": "SeaBIOS and GRUB from the disk"}[self.profile.boot],
+            "kernel": self.kernel.version,
+            "kernel package": self.kernel.package,
+            "kernel sha256": self.kernel.sha256,
+            "kernel image": self.profile.kernel,
+            "command line": self.profile.command_line,
+            "disk": "qcow2 overlay on a raw ext4 base, virtio-blk",
+            "network": "none",
+        }
+        if self.remedy:
+            told[REMEDY] = self.remedy
+        if self.profile.restore:
+            told["boot"] = "restored from the memory saved when it was ready"
+        return told
+
+    def choose_accelerator(self, refusal: str | None = None) -> tuple[Accelerator, str]:
+        """KVM only after it ran this very guest kernel to its doorbell; else software emulation, and the reason.
+
+        refusal: why the engine itself would not use KVM.
+        """
+        asked = self.options.get("accel")
+        if asked == "tcg":
+            return "tcg", "asked for by the target"
+        if refusal is None:
+            hello = bundles.build(workloads.load("hello"))
+            verdict = kvm.verdict(self.ledger, self.emulator, self.kernel, hello)
+            if verdict.works:
+                return "kvm", verdict.reason
+            refusal, self.remedy = verdict.reason, verdict.hint
+            if asked == "kvm":
+                raise Unavailable(f"KVM does not work here: {refusal}", f"{verdict.hint}, or leave out accel=kvm")
+        if asked == "kvm":
+            raise Unavailable(f"KVM does not work here: {refusal}", "leave out accel=kvm for software emulation")
+        return "tcg", refusal
+
+    @contextmanager
+    def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DiskImage]:
+        if limits.memory < (least := machine.least_memory(self.kernel.image)):
+            told = f"its kernel needs {least / 2**20:g} MiB to begin with, the guest has {limits.memory / 2**20:g}"
+            raise Unavailable(told, "give more by --memory, or name a smaller kernel by --kernel")
+        image = guest.vmlinux(self.kernel) if self.profile.kernel == "vmlinux" else self.kernel.image
+        wanted = (*guest.drivers(self.profile.transport), *self.profile.modules)
+        initramfs = guest.initramfs(bundle.root / "bin/busybox", self.kernel, wanted)
+        if self.profile.boot == "kernel":
+            disk = bundle.disk()
+            parts = [Part("kernel", (image,)), Part("initramfs", (initramfs,)), Part("base disk", (disk,))]
+        else:
+            disk = bootdisk.make(bundle, self.kernel, initramfs, self.profile.command_line)
+            parts = [Part("base disk", (disk,))]
+        with self.ledger.holding_folder() as folder:
+            empty = folder / "empty"
+            run([find("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, empty])
+            ready = DiskImage(bundle, limits, tuple(parts), image, initramfs, disk, empty)
+            if not self.profile.restore:
+                yield ready
+                return
+            with self._saved(ready) as saved:
+                yield saved
+
+    @contextmanager
+    def _saved(self, image: DiskImage) -> Iterator[DiskImage]:
+        """The image of a machine that was booted until it was ready, and saved then, with what it had written."""
+        with self.ledger.holding_folder() as folder:
+            memory = folder / "memory"
+            with Doorbell(folder) as bell, self.launch(image, bell, bell.mark) as instance:
+                bell.wait_ready(SAVE_TIMEOUT)
+                bell.wait_facts(SAVE_TIMEOUT)
+                assert isinstance(instance, VirtualMachine)
+                saved = self.save(instance, memory)
+                shutil.copyfile(instance.folder / "overlay", folder / "overlay")
+            part = Part("saved memory", (memory,))
+            yield replace(image, parts=(*image.parts, part), empty=folder / "overlay", saved=saved)
+
+    @abstractmethod
+    def save(self, instance: VirtualMachine, memory: Path) -> Saved:
+        """Writes the machine's state to a new file `memory`, and ends it."""
+
+    @abstractmethod
+    @contextmanager
+    def launch(self, image: DiskImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
+        """See Backend.launch."""
+
+    @contextmanager
+    def layer(self, image: DiskImage) -> Iterator[Path]:
+        """A folder with an instance's own disk, and room for what its console says."""
+        with ExitStack() as stack:
+            folder = stack.enter_context(self.ledger.holding_folder())
+            shutil.copyfile(image.empty, folder / "overlay")
+            (folder / "console").touch()
+            yield folder
+
+
+def nonce() -> str:
+    """What only a machine that runs now can know."""
+    return secrets.token_hex(8)
+
+
+def whole(limits: Limits) -> int:
+    """A machine has whole vCPUs."""
+    return ceil(limits.cpus)

@@ -1,0 +1,118 @@
+"""A full disk that a PC starts from by itself: GRUB in the boot sector, a partition with the kernel, and the bundle's.
+
+Source: GNU GRUB, grub-mkimage and grub-core/boot/i386/pc (a core image that lies in sector 1 onwards needs no block
+list of its own); the MBR's partition table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+from harness import command, debian, places, sandbox
+from harness.bundle import FAKE_TIME, Bundle
+from harness.vm.guest import GuestKernel
+
+SECTOR = 512
+FIRST = 2048  # the sector of the first partition; before it is room for GRUB
+MODULES = ("biosdisk", "part_msdos", "ext2", "linux", "normal", "serial", "terminal", "echo", "configfile")
+CONFIGURATION = """\
+serial --unit=0 --speed=115200
+terminal_output serial
+echo "grub: begins"
+set root=(hd0,msdos1)
+linux /vmlinuz {command_line} WEIGHBRIDGE_DISK=/dev/vda2
+initrd /initramfs
+boot
+"""
+LINUX = 0x83
+
+
+def make(bundle: Bundle, kernel: GuestKernel, initramfs: Path, command_line: str) -> Path:
+    """The disk, sparse: its second partition is the bundle's disk to the byte. Raises Unavailable.
+
+    command_line: of the kernel.
+    """
+    configuration = CONFIGURATION.format(command_line=command_line)
+    told = [configuration, kernel.sha256, initramfs.name, RECIPE]
+    key = hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
+
+    def write(draft: Path) -> None:
+        _write(draft, configuration, kernel.image, initramfs, bundle.disk())
+
+    return places.made_once(bundle.root.parent / f"full-disk-{key}", write)
+
+
+RECIPE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+def _write(draft: Path, configuration: str, kernel: Path, initramfs: Path, root: Path) -> None:
+    work = places.folder(draft.with_name(f"{draft.name}.parts"))
+    try:
+        boot = _boot_partition(work, kernel, initramfs)
+        core = _core(work, configuration)
+        first, second = boot.stat().st_size // SECTOR, root.stat().st_size // SECTOR
+        sector = bytearray((_grub() / "usr/lib/grub/i386-pc/boot.img").read_bytes())
+        sector[446:510] = bytes(64)  # on a floppy there would be code
+        for number, (begin, size) in enumerate([(FIRST, first), (FIRST + first, second)]):
+            # A partition: not active, no CHS, its type, its first sector and how many it has.
+            struct.pack_into("<BxxxBxxxII", sector, 446 + 16 * number, 0x80 if number == 0 else 0, LINUX, begin, size)
+        sector[510:512] = b"\x55\xaa"
+        with draft.open("wb") as disk:
+            disk.write(sector + core)
+        for part, begin in ((boot, FIRST), (root, FIRST + first)):
+            command.run(
+                [
+                    "dd",
+                    f"if={part}",
+                    f"of={draft}",
+                    f"bs={SECTOR}",
+                    f"seek={begin}",
+                    "conv=notrunc,sparse",
+                    "status=none",
+                ]
+            )
+        with draft.open("ab") as disk:
+            disk.truncate((FIRST + first + second) * SECTOR)
+        draft.chmod(0o644)
+    finally:
+        places.remove(work)
+
+
+def _boot_partition(work: Path, kernel: Path, initramfs: Path) -> Path:
+    content = places.folder(work / "boot")
+    (content / "vmlinuz").write_bytes(kernel.read_bytes())
+    (content / "initramfs").write_bytes(initramfs.read_bytes())
+    partition = work / "boot.ext2"
+    size = sum(path.stat().st_size for path in content.iterdir()) + 8 * 2**20
+    with partition.open("wb") as image:
+        image.truncate(-(-size // 2**20) * 2**20)
+    mke2fs = command.find("mke2fs", "e2fsprogs")
+    command.run_as_uid_0([mke2fs, "-q", "-F", "-t", "ext2", "-m", "0", "-d", content, partition], env=FAKE_TIME)
+    return partition
+
+
+def _core(work: Path, configuration: str) -> bytes:
+    """GRUB's core image with its configuration inside. Raises Unavailable where it does not fit before a partition."""
+    grub = _grub()
+    inside = grub / "tmp" / work.name
+    places.folder(inside)
+    try:
+        (inside / "grub.cfg").write_text(configuration)
+        argv = ["grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/", "-c", f"/tmp/{work.name}/grub.cfg"]
+        sandbox.within(grub, [*argv, "-o", f"/tmp/{work.name}/core.img", *MODULES])
+        core = (inside / "core.img").read_bytes()
+    finally:
+        places.remove(inside)
+    assert len(core) < (FIRST - 1) * SECTOR, "GRUB's core image reaches into the first partition"
+    return core
+
+
+def _grub() -> Path:
+    """Debian's GRUB with all that it needs, unpacked: nothing of it is installed here."""
+
+    def unpack(draft: Path) -> None:
+        debian.unpack(["grub-common", "grub-pc-bin"], places.folder(draft) / "root")
+
+    return places.made_once(places.cache() / "grub", unpack) / "root"
