@@ -29,6 +29,7 @@ class Expected:
     )  # fmt: skip
     no_new_privs: int = 0
     own_kernel: bool = False
+    restored: bool = False
 
 
 DIRECT = ("kernel", "initramfs", "base disk")
@@ -46,6 +47,7 @@ def machine(shared: tuple[str, ...], instance: tuple[str, ...] = OF_LIBVIRT) -> 
         instance,
         {"cpus": "1 vCPU", "memory": "guest RAM"},
         own_kernel=True,
+        restored="saved memory" in shared,
     )
 
 
