@@ -31,7 +31,10 @@ Values = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Compared:
-    """All of one comparison. base, head: the campaigns. missing: what only one side has, with the reason."""
+    """All of one comparison. base, head: the campaigns. missing: what only one side has, with the reason.
+
+    started: when the newest campaign of the head began (RFC 3339).
+    """
 
     design: Design
     base: tuple[str, ...]
@@ -40,6 +43,7 @@ class Compared:
     missing: tuple[str, ...]
     notes: tuple[str, ...]
     alpha: float = ALPHA
+    started: str = ""
 
     def of(self, verdict: Verdict) -> list[Comparison]:
         return [each for each in self.comparisons if each.verdict == verdict]
@@ -197,6 +201,7 @@ def _compared(
         tuple(judge(asked)),
         tuple(missing),
         (*notes, *_disturbed((*base.results, *(head.results if design == "campaigns" else ())))),
+        started=max(line(result.header.started) for result in head.results),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import reduce
 from typing import TYPE_CHECKING, Self
 
 from harness.model import TargetRecord
@@ -36,10 +37,10 @@ class Words(str):
         return words
 
 
-def listed(parts: Iterable[str], between: str = ", ") -> Words:
-    """One after the other."""
-    numbered = {f"part{number}": part for number, part in enumerate(parts)}
-    return Words(between.join(f"{{{name}}}" for name in numbered), **numbered)
+def listed(parts: Iterable[str], template: str = "{some}, {more}") -> Words:
+    """One after the other. Between them is what each language puts between them."""
+    told = [Words("{one}", one=part) for part in parts]
+    return reduce(lambda some, more: Words(template, some=some, more=more), told) if told else Words("")
 
 
 def label(target: TargetRecord) -> str:
@@ -135,11 +136,15 @@ def measured(estimate: Estimate, unit: str) -> str:
 
 def times(ratio: Ratio) -> str:
     """A ratio with its interval: "12.3x [11.9, 12.8]"."""
-    places = _places(ratio.ratio, "")
-    told = f"{_digits(ratio.ratio, places)}x"
+    places, told = _places(ratio.ratio, ""), f"{factor(ratio.ratio)}x"
     if ratio.low is None or ratio.high is None:
         return f"{told} n={ratio.n}"
     return f"{told} [{_digits(ratio.low, places)}, {_digits(ratio.high, places)}]"
+
+
+def factor(ratio: float) -> str:
+    """By how much, in the digits of times(): "17.0", "1364"."""
+    return _digits(ratio, _places(ratio, ""))
 
 
 def plain(text: str) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness import comparison, gate, store
+from harness.cli.telling import report_of
+from harness.model import Failure
 from harness.report import compared_page, html
 from harness.report.language import CODES, Language, language, says_anything
 from harness.report.summary import summarize
@@ -54,7 +58,43 @@ def test_words_are_put_into_another_language_with_what_they_are_filled_with() ->
     assert outer == "no: 3 failed"
     assert language("en")(outer) == outer
     assert language("zh")(outer) == "否\uff1a3 次失败"
-    assert language("zh")(listed([Words("yes"), "yes"])) == "是, yes"
+    assert language("zh")(listed([Words("yes"), "yes"])) == "是、yes"
+
+
+def test_punctuation_is_that_of_the_language() -> None:
+    chinese = language("zh")
+    noun = Words("{noun} ({ran})", noun=Words("the VM"), ran="KVM")
+    assert chinese(noun) == "虚拟机\uff08KVM\uff09"
+    assert says_anything("{noun} ({ran})") and not says_anything("{target} · {ran}")
+    compared = comparison.interleaved(store.read(RESULTS / "comparison.jsonl.gz"), gate.default())
+    page = compared_page.render(compared, chinese)
+    assert "startup.total 10 % 且 500 µs、memory.pss 5 % 且 256 KiB" in page
+    first, *_ = re.findall("<h1>(.*?)</h1>", page)
+    assert re.match("退化\uff1ahost .*\uff0810.2 ms → 18.9 ms\uff09\uff1bhost", first) and not re.search("[;(]", first)
+
+
+def test_what_was_found_inside_and_failed_is_in_chinese() -> None:
+    result = full(2)
+    failed = [
+        msgspec.structs.replace(run, ok=False, error=Failure("start", "EngineError", "no"))
+        for run in result.runs
+        if run.target == "host"
+    ]
+    result = replace(result, runs=[*failed, *(run for run in result.runs if run.target != "host")])
+    page = html.render(summarize([result]), [result], language("zh"))
+    assert "<td>0\uff08预热\uff09</td>" in page and "<td>1\uff08测量\uff09</td>" in page
+    assert 'data-target="docker">过滤\uff08filter\uff09<' in page and 'data-target="namespace">无<' in page
+
+
+def test_what_stays_english_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = RESULTS / "sample.jsonl"
+    report_of([sample], tmp_path, "csv,md", "zh")
+    assert "only the page is in another language than English, which md are in" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    for formats, code in (("csv,html", "zh"), ("md", "en")):
+        report_of([sample], tmp_path, formats, code)
+        assert "English" not in capsys.readouterr().err
 
 
 def test_what_a_catalogue_lacks_is_shown_in_english_and_noted() -> None:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from harness import comparison, gate, store
+from harness.comparison import Compared
 from harness.model import Run
 from harness.report import charts, compared_page, findings, growth, html, site
 from harness.report.formats import write
@@ -67,7 +69,27 @@ def pages(page: Path, sample: Result, tmp_path_factory: pytest.TempPathFactory) 
     compared = comparison.interleaved(store.read(RESULTS / "comparison.jsonl.gz"), gate.default())
     (folder / "compared.html").write_text(compared_page.render(compared), "utf-8")
     index, _ = site.write(folder)
-    return {"report": page, "zh": folder / "zh/index.html", "compared": folder / "compared.html", "site": index}
+    wide = tmp_path_factory.mktemp("wide") / "wide.html"
+    wide.write_text(compared_page.render(compared_widely()), "utf-8")
+    return {
+        "report": page,
+        "zh": folder / "zh/index.html",
+        "compared": folder / "compared.html",
+        "wide": wide,
+        "site": index,
+    }
+
+
+def compared_widely() -> Compared:
+    """The recorded comparison, of which the head takes four times as long."""
+    result = store.read(RESULTS / "comparison.jsonl.gz")
+
+    def slowed(run: Run) -> Run:
+        return msgspec.structs.replace(
+            run, marks=[(mark, at * (4 if run.side == "head" else 1)) for mark, at in run.marks]
+        )
+
+    return comparison.interleaved(replace(result, runs=[*map(slowed, result.runs)]), gate.default())
 
 
 def saved(result: Result, path: Path) -> Result:
@@ -226,6 +248,89 @@ def test_memory_is_of_one_kind_at_a_time(browser: Browser, page: Path) -> None:
         assert (again.visible(".kind-pss"), again.visible(".kind-uss")) == (0, 1)
 
 
+def test_a_page_that_is_come_back_to_shows_what_its_boxes_say(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as seen:
+        box = seen.page.get_by_label("docker", exact=True)
+        box.uncheck()
+        seen.page.locator("nav a").nth(1).click()
+        seen.page.goto("about:blank")
+        seen.page.go_back()
+        assert not box.is_checked() and seen.visible('[data-target="docker"]') == 0
+        seen.misdeeds.clear()  # a blank page is one more request
+
+
+def test_links_within_a_page_keep_what_is_chosen_and_lead_to_their_section(browser: Browser, page: Path) -> None:
+    def top(seen: Seen) -> float:
+        return float(seen.page.locator("#memory").evaluate("section => section.getBoundingClientRect().top"))
+
+    with opened(browser, page) as seen:
+        seen.page.locator("nav a").nth(1).click()
+        assert states(seen) == "memory" and top(seen) < 100
+        seen.page.get_by_label("docker", exact=True).uncheck()
+        fragment = states(seen)
+        assert "at=memory" in fragment and "target=host" in fragment
+        seen.page.locator("nav a").nth(2).click()
+        assert seen.visible('[data-target="docker"]') == 0 and "target=host" in states(seen)
+        assert seen.page.evaluate("document.activeElement.id") == "disk"
+        seen.page.go_back()
+        assert states(seen) == fragment and seen.visible('[data-target="docker"]') == 0
+    with opened(browser, page, f"#{fragment}") as again:
+        assert again.visible('[data-target="docker"]') == 0 and top(again) < 100
+
+
+def test_a_fragment_of_nothing_shows_everything(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as seen:
+        everything = seen.visible("li.line")
+        seen.page.evaluate("location.hash = '#target=host&sort=every-launch+3+descending'")
+        seen.page.wait_for_function("document.querySelector('th[aria-sort]')")
+        assert seen.visible("li.line") < everything
+        seen.page.evaluate("location.hash = ''")
+        seen.page.wait_for_function("!document.querySelector('th[aria-sort]')")
+        assert seen.visible("li.line") == everything
+
+
+@pytest.mark.parametrize("fragment", ["target=nonsense", "target=%ZZ&memory=zzz", "%ZZ", "=", "sort=every-launch+99+x"])
+def test_what_a_fragment_does_not_know_is_left_out(browser: Browser, page: Path, fragment: str) -> None:
+    with opened(browser, page) as seen:
+        everything = seen.visible("li.line")
+    with opened(browser, page, f"#{fragment}") as seen:
+        assert seen.visible("li.line") == everything
+        assert (seen.visible(".kind-pss"), seen.visible(".kind-rss"), seen.visible(".kind-uss")) == (1, 0, 0)
+    with opened(browser, page, "#target=nonsense&target=host") as seen:
+        assert seen.visible('[data-target="host"]') and not seen.visible('[data-target="docker"]')
+    with opened(browser, page, "#target=") as seen:
+        assert seen.visible("li.line") == 0
+
+
+def test_a_kind_of_memory_that_is_chosen_is_shown(browser: Browser, page: Path) -> None:
+    with opened(browser, page, "#metric=memory.rss") as seen:
+        assert seen.visible("#memory .kind-rss figure") == 6
+        assert seen.page.get_by_label("PSS", exact=True).is_disabled()
+
+
+def test_what_is_sought_or_sorted_is_unfolded(browser: Browser, page: Path) -> None:
+    for fragment in ("find=every-launch+redis", "sort=every-launch+3+descending"):
+        with opened(browser, page, f"#{fragment}") as seen:
+            assert seen.visible("#every-launch tbody tr") > 20
+    with opened(browser, page) as seen:
+        assert seen.visible("#every-launch tbody tr") == 0
+
+
+def test_cells_are_sought_as_they_are_seen(browser: Browser, page: Path) -> None:
+    with opened(browser, page, "#find=every-launch+host++hello") as seen:
+        assert seen.visible("#every-launch tbody tr") == 7
+    with opened(browser, page, "#find=every-launch+hosthello") as seen:
+        assert seen.visible("#every-launch tbody tr") == 0
+
+
+def test_ratios_are_sorted_by_amount_in_chinese_too(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["zh"], "#sort=table-1-1+4+ascending") as seen:
+        assert seen.texts("#table-1-1 thead th")[4] == "比值"
+        shown = [text for text in seen.texts("#table-1-1 tbody td:nth-child(5)") if text != "—"]
+    amounts = [float(re.match(r"[\d.]+", text)[0]) for text in shown]  # type: ignore[index]
+    assert amounts == sorted(amounts) and any("\uff08" in text for text in shown) and max(amounts) > 100
+
+
 @pytest.mark.parametrize("chart", ["startup-1", "phases-2", "pss-parts-1", "growth-1", "glance-1-3"])
 def test_every_chart_can_be_saved(browser: Browser, page: Path, chart: str) -> None:
     with opened(browser, page, accept_downloads=True) as seen:
@@ -240,6 +345,61 @@ def test_every_chart_can_be_saved(browser: Browser, page: Path, chart: str) -> N
         assert not re.search(r"var\(--", ElementTree.tostring(drawn, "unicode"))
         assert bitmap.value.path().read_bytes().startswith(b"\x89PNG")
         assert (vector.value.suggested_filename, bitmap.value.suggested_filename) == (f"{chart}.svg", f"{chart}.png")
+
+
+LIMITS = """() => [...document.querySelectorAll('text')].filter(text => text.getClientRects().length).map(text => {
+  const { left, right, top, bottom } = text.getBoundingClientRect();
+  return [text.textContent, left, right, top, bottom];
+})"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "chart"),
+    [
+        ("report", "startup-1"),
+        ("report", "pss-parts-1"),
+        ("report", "growth-1"),
+        ("zh", "growth-1"),
+        ("wide", "changes-1"),
+    ],
+)
+def test_a_saved_chart_cuts_nothing_off(
+    browser: Browser, pages: dict[str, Path], kind: str, chart: str, tmp_path: Path
+) -> None:
+    """Every text of the chart is in it, within its edges, and none is over another."""
+    with opened(browser, pages[kind], accept_downloads=True) as seen:
+        figure = seen.page.locator(f"#{chart}")
+        with seen.page.expect_download() as vector:
+            figure.get_by_text("SVG", exact=True).click()
+        vector.value.save_as(tmp_path / "chart.svg")
+        wanted = figure.locator(".scale, .name, .value, .ran, .pieces li, thead th:not(:first-child), td, text")
+        told = [re.sub(r"\s", "", text) for text in wanted.all_text_contents()]
+    with opened(browser, tmp_path / "chart.svg", viewport={"width": 900, "height": 2000}) as drawn:
+        texts = drawn.page.evaluate(LIMITS)
+    everything = re.sub(r"\s", "", "".join(text for text, *_ in texts))
+    assert told and not [text for text in told if text not in everything]
+    assert all(left >= 0 and right <= 900 for _, left, right, *_ in texts), texts
+    over = [
+        (one[0], other[0])
+        for one, other in combinations(texts, 2)
+        if one[1] < other[2] - 1 and other[1] < one[2] - 1 and one[3] < other[4] - 4 and other[3] < one[4] - 4
+    ]
+    assert not over
+
+
+def test_saved_curves_are_as_thin_as_those_of_the_page(browser: Browser, page: Path) -> None:
+    with opened(browser, page, accept_downloads=True) as seen:
+        with seen.page.expect_download() as vector:
+            seen.page.locator("#growth-1").get_by_text("SVG", exact=True).click()
+        drawn = ElementTree.parse(vector.value.path()).getroot()
+    curves = [path for path in drawn.iter("{http://www.w3.org/2000/svg}path") if "curve" in path.get("class", "")]
+    assert len(curves) == 4 and {path.get("vector-effect") for path in curves} == {"non-scaling-stroke"}
+
+
+def test_curves_have_their_scales_beside_them(browser: Browser, page: Path) -> None:
+    with opened(browser, page) as seen:
+        texts = seen.texts("#growth-1 svg.curves text")
+        assert texts == ["1 MiB", "10 MiB", "100 MiB", "1 GiB", "N = 1", "N = 10", "N = 100", "N = 1000"]
 
 
 def test_a_saved_chart_shows_what_was_chosen(browser: Browser, page: Path) -> None:
@@ -281,6 +441,11 @@ def test_paper_has_no_buttons_and_cuts_nothing_off(browser: Browser, page: Path)
         seen.page.emulate_media(media="print")
         assert seen.visible("nav") == seen.visible("form") == seen.visible("button[data-save]") == 0
         assert seen.visible("#startup circle.point") == 84
+        tables = seen.count("table")
+        assert seen.visible("table") == tables > 10
+        head = seen.page.locator(".matrix thead").first
+        assert head.evaluate("head => getComputedStyle(head).breakAfter") == "avoid"
+        assert seen.page.locator(".switch").inner_text().split() == ["Which", "memory", "PSS"]
         assert seen.page.pdf(format="A4").startswith(b"%PDF")
 
 
@@ -305,6 +470,15 @@ def test_a_comparison_has_its_verdicts_first(browser: Browser, pages: dict[str, 
         assert seen.texts("h1")[0].startswith("Regressed: ")
         assert "regressed" in seen.texts("h2")[0] and seen.count("circle.median.regressed") == 5
         assert seen.count("li.line") == seen.count("#comparisons tbody tr") == 12
+
+
+def test_a_change_beyond_the_axis_is_an_arrow_and_no_point_at_its_end(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["wide"]) as seen:
+        assert seen.count("#changes-1 path.beyond") == 3 and seen.count("#changes-1 circle.median") == 3
+        assert "arrows: beyond the end of the scale" in seen.texts("#changes-1 .scale")[0]
+        assert seen.texts("#changes-1 svg.axis text") == ["-100 %", "-50 %", "0 %", "+50 %", "+100 %"]
+    with opened(browser, pages["compared"]) as seen:
+        assert seen.count("path.beyond") == 0 and "arrows" not in seen.texts(".scale")[0]
 
 
 def test_an_index_leads_to_each_report(browser: Browser, pages: dict[str, Path]) -> None:

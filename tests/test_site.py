@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
+from harness import comparison, gate, store
 from harness.errors import BadInput
-from harness.report import site
+from harness.report import compared_page, site
 from harness.report.formats import write
 from harness.report.language import language
 
+RESULTS = Path(__file__).parent.parent / "results"
 GOLDEN = Path(__file__).parent / "golden" / "weighbridge-1.jsonl"
 
 
@@ -31,6 +32,21 @@ def test_the_newest_report_comes_first(tmp_path: Path) -> None:
     assert text.index("b/deeper/index.html") < text.index("older/index.html")
     assert "notes.html" not in text
     assert site.write(tmp_path, language("zh"))[1] == 2, "its own index is none of them"
+
+
+def test_an_index_says_how_many_there_are_and_of_when(tmp_path: Path) -> None:
+    two = store.read(RESULTS / "comparison.jsonl.gz")
+    compared = compared_page.render(comparison.interleaved(two, gate.default()))
+    (tmp_path / "a.html").write_text(compared, "utf-8")
+    assert f'<p class="footing">1 report, the newest of {two.header.started[:10]}</p>' in indexed(tmp_path)
+    (tmp_path / "b.html").write_text(compared.replace('name="date"', 'name="other"'), "utf-8")
+    assert "2 reports, the newest of" in indexed(tmp_path)
+    (tmp_path / "a.html").unlink()
+    assert '<p class="footing">1 report</p>' in indexed(tmp_path)
+
+
+def indexed(folder: Path) -> str:
+    return site.write(folder)[0].read_text("utf-8")
 
 
 def test_an_index_escapes_what_it_reads(tmp_path: Path) -> None:

@@ -8,23 +8,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from harness.meters.isolation import ISOLATES
+from harness.meters.isolation import ISOLATES, SECCOMP
 from harness.metrics import METRICS
+from harness.model import Phase
 from harness.report import html
 from harness.report.language import says_anything
 from harness.verdict import Verdict
 
-ELSEWHERE = ("own", "host's", "before", "between", "after", "Targets", "Workloads", "Metrics")
+ELSEWHERE = (
+    "own", "host's", "before", "between", "after", "Targets", "Workloads", "Metrics", "{some}, {more}",
+    "{some}; {more}",
+)  # fmt: skip
 HARNESS = Path(__file__).parent.parent / "harness"
 _IN_TEMPLATES = re.compile(r"""_\(("(?:[^"\\]|\\.)*")""")
 
 
 def templates() -> set[str]:
     """The literals that are given to Words(), the names of metrics and the like, and those of the pages' templates."""
-    found = {metric.title for metric in METRICS.values()} | {*ISOLATES.values(), *get_args(Verdict), *ELSEWHERE}
+    found = {metric.title for metric in METRICS.values()} | {
+        *ISOLATES.values(),
+        *SECCOMP.values(),
+        *get_args(Phase),
+        *get_args(Verdict),
+    }
     found |= {metric.by for metric in METRICS.values() if metric.by}
     found |= {metric.by.capitalize() for metric in METRICS.values() if metric.by}
-    found |= {told for _, told in html.SECTIONS}
+    found |= {told for _, told in html.SECTIONS} | {*ELSEWHERE}
     for name in ("doubts.py", "verdict.py", "comparison.py", "comparable.py", "baseline.py"):
         path = HARNESS / name
         found |= set(_in_source(ast.parse(path.read_text("utf-8"))))

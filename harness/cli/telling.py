@@ -25,12 +25,15 @@ def report_of(files: Sequence[Path], folder: Path | None, formats: str | None, l
     """Prints the table of these results, and writes the report where a folder is named."""
     # Here, because pandas and matplotlib have no business in a process that is measuring.
     from harness.report import terminal
-    from harness.report.formats import DEFAULT, write
+    from harness.report.formats import DEFAULT, IN_ENGLISH, write
     from harness.report.summary import summarize
     from harness.store import read
 
     results = [read(file) for file in files]
     if folder is not None:
-        written = write(results, folder, DEFAULT if formats is None else formats.split(","), language)
+        wanted = DEFAULT if formats is None else formats.split(",")
+        written = write(results, folder, wanted, language)
+        if language != "en" and (others := [name for name in wanted if name in IN_ENGLISH]):
+            say(f"only the page is in another language than English, which {', '.join(others)} are in")
         say(f"the report is {written[0]}")
     terminal.show(summarize(results), Console())

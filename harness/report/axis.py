@@ -48,7 +48,7 @@ def over(values: Iterable[float], unit: str) -> Axis:
         ticks = marks(least / 1.1, most * 1.1, unit)
         return Axis(ticks[0], ticks[-1], True, unit, tuple(ticks[:: math.ceil(len(ticks) / 6)]))
     high = most * _HEADROOM or 1.0
-    return Axis(0.0, high, False, unit, tuple(_steps(high, unit)))
+    return Axis(0.0, high, False, unit, tuple(steps(high, unit)))
 
 
 def marks(least: float, most: float, unit: str) -> list[float]:
@@ -62,10 +62,10 @@ def tick(value: float, unit: str) -> str:
     return f"{value / size:g} {name}".rstrip()
 
 
-def _steps(high: float, unit: str) -> list[float]:
-    """Some four round numbers of the unit in which the end is told, from 0."""
+def steps(high: float, unit: str, some: int = 4) -> list[float]:
+    """Some round numbers of the unit in which the end is told, from 0."""
     size, _ = scale(high, unit)
-    rough = high / size / 4
+    rough = high / size / some
     ten = 10.0 ** math.floor(math.log10(rough))
     step = next(nice * ten for nice in _NICE if nice * ten >= rough * 0.999)
     return [step * number * size for number in range(int(high / size / step) + 1)]

@@ -79,7 +79,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Targets below each other. `axis` is None where each line's bar is as long as the others."""
+    """Targets below each other. `axis` is None where each line's bar is as long as the others, and without a value."""
 
     workload: str
     metric: str
@@ -101,17 +101,13 @@ def strips(summary: Summary, metric: str, points: bool = True) -> list[Chart]:
         return []
     scale = axis.over((value for row in rows for value in row.values), rows[0].unit)
     named = Words("log scale") if scale.log else Words("linear scale, from 0")
-    return [
-        Chart(
-            workload,
-            metric,
-            Words(METRICS[metric].title),
-            scale,
-            named,
-            tuple(_line(summary, row, _strip(row, scale, _zero(rows, row, summary), points)) for row in mine),
-        )
-        for workload, mine in by_workload(rows).items()
-    ]
+
+    def chart(workload: str, mine: Sequence[Row]) -> Chart:
+        lines = tuple(_line(summary, row, _strip(row, scale, _zero(rows, row, summary), points)) for row in mine)
+        on, told = (scale, named) if any(each.strip for each in lines) else (None, "")
+        return Chart(workload, metric, Words(METRICS[metric].title), on, told, lines)
+
+    return [chart(workload, mine) for workload, mine in by_workload(rows).items()]
 
 
 def stacks(summary: Summary, metric: str) -> list[Chart]:

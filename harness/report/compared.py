@@ -26,7 +26,7 @@ _SPECIAL = re.compile(r"[\\`*_<>&|~$]|\](?=\()")  # not every bracket, so that a
 def first_line(compared: Compared) -> str:
     """What got worse and by how much; else that nothing did, and what is not known."""
     if worse := compared.of("regressed"):
-        told = listed((_grown(each) for each in worse[:3]), "; ")
+        told = listed((_grown(each) for each in worse[:3]), "{some}; {more}")
         words = Words("Regressed: {what}", what=told)
         if len(worse) > 3:
             words = Words("Regressed: {what}; and {count} more", what=told, count=len(worse) - 3)
@@ -180,8 +180,13 @@ def _reasons(compared: Compared) -> Iterator[str]:
 def _method(compared: Compared) -> Iterator[str]:
     thresholds = {each.metric: each.threshold for each in compared.comparisons}
     units = {each.metric: each.unit for each in compared.comparisons}
-    told = ", ".join(
-        f"{metric} {100 * threshold.relative:g} % and {quantity(threshold.floor, units[metric])}"
+    told = listed(
+        Words(
+            "{metric} {percent:g} % and {floor}",
+            metric=metric,
+            percent=100 * threshold.relative,
+            floor=quantity(threshold.floor, units[metric]),
+        )
         for metric, threshold in thresholds.items()
     )
     yield Words("Thresholds: {told}. Smaller changes are of no interest.", told=told)

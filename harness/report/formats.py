@@ -32,6 +32,8 @@ FORMATS: dict[str, Format] = {
     "bencher": ci.write_bencher,
     "openmetrics": ci.write_openmetrics,
 }
+IN_ENGLISH = ("md", "png", "svg", "pdf")
+"""Those for people that are in no other language, whatever was asked for."""
 DEFAULT = ("html", "md", "csv", "json")
 """What is written where no format is named."""
 

@@ -39,6 +39,11 @@ class Growth:
     lacking: tuple[tuple[str, str], ...]
 
 
+def across() -> list[tuple[float, str]]:
+    """Where INSTANCES are from left to right, in percent, and what stands there."""
+    return [(100 * math.log10(n) / math.log10(INSTANCES[-1]), f"N = {n}") for n in INSTANCES]
+
+
 def growths(summary: Summary) -> list[Growth]:
     """The disk that N instances take: what they share, and N times what one more adds. Computed, not measured."""
     once, each = summary.rows("disk.shared"), summary.rows("disk.instance")
@@ -53,7 +58,7 @@ def growths(summary: Summary) -> list[Growth]:
                 lacking.append((row.target, row.reason or Words("it was not weighed")))
             else:
                 totals[key_of(row)] = [shared + n * more for n in INSTANCES]
-        if totals:
+        if totals or lacking:
             scale = axis.over((amount for amounts in totals.values() for amount in amounts), "B")
             made.append(Growth(workload, scale, tuple(_curves(summary, rows, sizes, totals, scale)), tuple(lacking)))
     return made

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import store
 from harness.metrics import METRICS
+from harness.model import Run
 from harness.report import attached, charts, findings, growth, matrix, page, particulars, tables
 from harness.report.attached import Link
 from harness.report.charts import Chart
@@ -16,7 +17,7 @@ from harness.report.summary import Campaign, Failed, Summary, counted
 from harness.report.tables import About, Table
 from harness.stats.estimate import CONFIDENCE
 from harness.store import Result
-from harness.wording import NONE, Labels, Words, line, quantity
+from harness.wording import NONE, Labels, Words, line, listed, quantity
 
 KINDS = ("pss", "rss", "uss")
 MOST_LAUNCHES = 500
@@ -65,23 +66,21 @@ def render(
     summary: Summary, results: Sequence[Result], language: Language = ENGLISH, links: Sequence[Link] = ()
 ) -> str:
     """The whole page."""
-    first = summary.campaigns[0]
-    workloads = summary.workloads()
-    workload = workloads[0] if workloads else ""
-    found = findings.sentence(first, workload, "startup.total") or Words("Weighbridge report")
+    first, found = _first(summary)
+    everything = [(result, run) for result in results for run in counted(result)]
     return page.render(
         "report.html",
         language,
         title=language.say("Weighbridge report"),
         description=language(found),
-        made=first.started,
+        made=summary.campaigns[0].started,
         summary=summary,
-        under=list(_under(summary, workload)),
-        sections=[(name, language.say(told)) for name, told in SECTIONS],
+        under=list(_under(summary)),
+        sections=[(name, language.say(told)) for name, told in SECTIONS if everything or name not in OF_LAUNCHES],
         picks=list(_picks(summary, language)),
         overview=_overview(summary),
-        more=[told for metric in findings.METRICS[1:] if (told := findings.sentence(first, workload, metric))],
-        reference=first.reference or NONE,
+        legend=list(_legend(summary)),
+        more=list(_more(first)),
         confidence=CONFIDENCE,
         startup=_beside(charts.strips(summary, "startup.total"), charts.waterfalls(summary)),
         memory={kind: _totals(summary, f"memory.{kind}") for kind in KINDS},
@@ -90,10 +89,12 @@ def render(
         log=language.say("log scale"),
         linear=language.say("linear scale, from 0"),
         instances=growth.INSTANCES,
+        across=growth.across(),
         bins=charts.BINS,
         most_points=charts.MOST_POINTS,
         matrices=list(_matrices(summary)),
-        launches=_launches(results),
+        count=len(everything),
+        launches=_launches(results, everything),
         details=[_details(campaign) for campaign in summary.campaigns],
         origin=particulars.origin,
         method=list(map(language, _METHOD)),
@@ -112,28 +113,75 @@ SECTIONS = (
     ("method", "Method"),
     ("data", "Data"),
 )
+OF_LAUNCHES = ("startup", "memory", "disk", "isolation", "launches")
+"""Sections that have nothing to say where there was no launch."""
 
 
-def _under(summary: Summary, workload: str) -> Iterator[Words]:
-    """What the first sentence rests on, and what the other campaigns say."""
+def _first(summary: Summary) -> tuple[Campaign, Words]:
+    """The campaign that the page begins with, the first that found something, and its sentence."""
     for campaign in summary.campaigns:
-        if told := findings.footing(campaign, workload, "startup.total"):
-            yield told
+        if told := findings.sentence(campaign, findings.first_workload(campaign), "startup.total"):
+            return campaign, told
+    return summary.campaigns[0], findings.nothing_found(summary.campaigns)
+
+
+def _under(summary: Summary) -> Iterator[tuple[Words, int, Words | None]]:
+    """What the first sentence rests on and what the other campaigns say, a line each with the campaign's number.
+
+    The last of a campaign has how many warnings there are of it.
+    """
+    for number, campaign in enumerate(summary.campaigns, 1):
+        if told := findings.footing(campaign, findings.first_workload(campaign), "startup.total"):
+            yield _of_campaign(summary, campaign, told), number, None
         cpu = campaign.host.gating.get("cpu model")
-        yield Words(
-            "{runs} launches on {started}; {cpu}, {cores} CPUs, Linux {kernel}.",
-            runs=campaign.measured,
+        told = Words(
+            "{launches} on {started}; {cpu}, {cores} CPUs, Linux {kernel}.",
+            launches=findings.launches(campaign.measured, campaign.failed),
             started=campaign.started[:10],
             cpu=particulars.told(cpu) if cpu else NONE,
             cores=particulars.told(campaign.host.gating.get("cores", NONE)),
             kernel=particulars.told(campaign.host.gating.get("kernel", NONE)),
         )
+        count = len(campaign.warnings)
+        warned = Words("1 warning") if count == 1 else Words("{count} warnings", count=count)
+        yield _of_campaign(summary, campaign, told), number, warned if count else None
+
+
+def _of_campaign(summary: Summary, campaign: Campaign, told: Words) -> Words:
+    """With the campaign's name where there are several to be told apart."""
+    return Words("{id}: {told}", id=campaign.id, told=told) if len(summary.campaigns) > 1 else told
+
+
+def _more(campaign: Campaign) -> Iterator[Words]:
+    """What was found besides, and which of it is missing."""
+    workload = findings.first_workload(campaign)
+    for metric in findings.METRICS[1:]:
+        if told := findings.sentence(campaign, workload, metric):
+            yield listed([told, *findings.missing(campaign, workload, metric)], "{some} {more}")
+
+
+def _legend(summary: Summary) -> Iterator[Words]:
+    """What is drawn at a glance."""
+    shown = [campaign for campaign in summary.campaigns if campaign.measured]
+    if not shown:
+        return
+    yield Words("Points: medians; thick lines: their {level:.0%} intervals.", level=CONFIDENCE)
+    zeros = [(each, each.reference) for each in shown if each.reference]
+    told = [
+        (each, Words("The dashed line is the zero line, {zero}: {noun}.", zero=zero, noun=findings.NOUNS[zero]))
+        for each, zero in zeros
+    ]
+    if len(told) == len(shown) and len({zero for _, zero in zeros}) == 1:
+        yield told[0][1]
+    else:
+        yield from (_of_campaign(summary, *each) for each in told)
 
 
 def _picks(summary: Summary, language: Language) -> Iterator[tuple[str, str, list[str]]]:
     rows = [row for campaign in summary.campaigns for row in campaign.rows]
     for key, told in (("target", "Targets"), ("workload", "Workloads"), ("metric", "Metrics")):
-        yield key, language.say(told), list(dict.fromkeys(getattr(row, key) for row in rows))
+        if choices := list(dict.fromkeys(getattr(row, key) for row in rows)):
+            yield key, language.say(told), choices
 
 
 Beside = list[tuple[Chart, Chart]]
@@ -168,7 +216,7 @@ def _matrices(summary: Summary) -> Iterator[tuple[Table, list[str]]]:
     with_runs = [campaign for campaign in summary.campaigns if campaign.insides]
     for campaign, content in zip(with_runs, matrix.tables(summary), strict=True):
         targets = [inside.target for inside in campaign.insides]
-        workload = campaign.rows[0].workload
+        workload = findings.first_workload(campaign)
         costs = []
         for metric in findings.METRICS:
             mine = {row.target: row for row in campaign.rows if (row.workload, row.metric) == (workload, metric)}
@@ -189,9 +237,8 @@ def _parts(title: str) -> list[object]:
     return [known["name"], known["about"]] if "about" in known else [title]
 
 
-def _launches(results: Sequence[Result]) -> Table:
+def _launches(results: Sequence[Result], everything: Sequence[tuple[Result, Run]]) -> Table:
     """Every measured launch with its headlines, in the order in which they were."""
-    everything = [(result, run) for result in results for run in counted(result)]
     several = len(results) > 1
     labels = {id(result): Labels(result.targets) for result in results}
     rows, about = [], []

@@ -65,5 +65,8 @@ def language(code: str) -> Language:
 
 
 def says_anything(template: str) -> bool:
-    """Whether there is a letter beside its fields. A metric's foreign title may have braces that are no fields."""
-    return any(letter.isalpha() for letter in _FIELD.sub("", template))
+    """Whether there is a letter beside its fields, or punctuation that is another one in another language.
+
+    A metric's foreign title may have braces that are no fields.
+    """
+    return any(letter.isalpha() or letter in ",;:()" for letter in _FIELD.sub("", template))

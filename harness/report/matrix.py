@@ -62,7 +62,9 @@ def lines(
             Words("of root inside, within its user namespace"),
             _capabilities(isolation.capabilities, few),
         ),
-        Line(Words("Seccomp"), Words("a filter of system calls"), isolation.seccomp or NONE),
+        Line(
+            Words("Seccomp"), Words("a filter of system calls"), Words(isolation.seccomp) if isolation.seccomp else NONE
+        ),
         Line(Words("No new privileges"), Words("none by setuid or file capabilities"), privileges),
         Line(Words("CPUs"), "", _limited("cpus", isolation.cpus, limits)),
         Line(Words("Memory"), "", _limited("memory", isolation.memory, limits)),

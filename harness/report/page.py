@@ -35,7 +35,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
-    style, script = _static("page.css"), _static("page.js")
+    style, script = _static("page.css"), _static("page.js") + _static("save.js")
     # Only this very script and this very style may run, and nothing may be fetched; a saved chart is an image of data.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data: blob:; "

@@ -6,7 +6,7 @@ import json
 
 from harness.model import Applied
 from harness.report import tables
-from harness.report.summary import Campaign
+from harness.report.summary import Campaign, Failed
 from harness.report.tables import About, Table, about_of, or_none, where, who
 from harness.wording import COLD, NONE, Words, line, quantity
 
@@ -115,13 +115,14 @@ def unavailable(campaign: Campaign) -> Table:
 
 
 def failures(campaign: Campaign) -> Table:
-    rows = [
-        (f.run, f.label, f.workload, f"{f.round} ({f.phase})", f.failed_in, f.type, f.message)
-        for f in campaign.failures
-    ]
+    rows = [(f.run, f.label, f.workload, _round(f), f.failed_in, f.type, f.message) for f in campaign.failures]
     columns = ("Run", "Target", "Workload", "Round", "Failed in", "Error", "Message")
     about = tuple(map(about_of, campaign.failures))
     return Table(Words("Failed runs"), tuple(map(Words, columns)), tuple(rows), about=about)
+
+
+def _round(failed: Failed) -> str:
+    return Words("{round} ({phase})", round=failed.round, phase=Words(failed.phase))
 
 
 def told(field: object) -> str:

@@ -50,9 +50,16 @@ def write(folder: Path, language: Language = ENGLISH) -> tuple[Path, int]:
 
 
 def render(pages: list[Page], language: Language) -> str:
-    told = language(Words("{count} reports, the newest of {day}", count=len(pages), day=pages[0].made[:10] or "—"))
+    told = Words("1 report") if len(pages) == 1 else Words("{count} reports", count=len(pages))
+    if newest := pages[0].made[:10]:
+        told = Words("{reports}, the newest of {day}", reports=told, day=newest)
     return page.render(
-        "site.html", language, title=language.say("Weighbridge reports"), description=told, pages=pages, kind="index"
+        "site.html",
+        language,
+        title=language.say("Weighbridge reports"),
+        description=language(told),
+        pages=pages,
+        kind="index",
     )
 
 

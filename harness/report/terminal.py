@@ -50,7 +50,7 @@ def show_isolation(label: str, isolation: Isolation, limits: Mapping[str, Applie
 
 def _sentence(campaign: Campaign) -> str | None:
     """What the page of a report begins with."""
-    workload = campaign.rows[0].workload if campaign.rows else ""
+    workload = findings.first_workload(campaign)
     found = findings.sentence(campaign, workload, "startup.total")
     return found and f"{found} {findings.footing(campaign, workload, 'startup.total')}"
 

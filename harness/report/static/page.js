@@ -1,14 +1,17 @@
-// What a page can do beyond being read: choose, sort, find, save a chart. The state is in the URL's fragment.
+// What a page can do beyond being read: choose, sort, find. The state is in the URL's fragment, and so is the section
+// that a link of the page led to, as `at`: for "#memory" is as good as "#at=memory", and has nothing chosen.
 "use strict";
 (() => {
   const SIZES = { "µs": 1e-6, ms: 1e-3, s: 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40, x: 1, "%": 1 };
-  const QUANTITY = /^([+-]?\d+(?:\.\d+)?)\s*(µs|ms|s|B|[KMGT]iB|x|%)?(?=$|[\s\[,])/;
+  const QUANTITY = /^([+-]?\d+(?:\.\d+)?)\s*(µs|ms|s|B|[KMGT]iB|x|%)?(?=$|[\s\[,，（])/;
   const KEYS = ["target", "workload", "metric"];
   const pick = document.getElementById("pick");
   const subjects = [...document.querySelectorAll("[data-target], [data-workload], [data-metric], .table tbody tr")];
   const tables = [...document.querySelectorAll("div.table")];
   const boxes = (key) => (pick ? [...pick.querySelectorAll("input")].filter((box) => box.name === key) : []);
   const memory = [...document.querySelectorAll("input[name=memory]")];
+  const unsorted = new Map(tables.map((table) => [table, [...table.querySelectorAll("tbody tr")]]));
+  let at = "";
 
   const chosen = () => Object.fromEntries(
     KEYS.map((key) => [key, new Set(boxes(key).filter((box) => box.checked).map((box) => box.value))]));
@@ -25,16 +28,20 @@
       if (subject instanceof SVGElement) subject.style.display = hidden ? "none" : "";
       else subject.hidden = hidden;
     }
+    // Memory is shown of one kind at a time, which has to be one that is chosen.
+    const kinds = memory.filter((each) => now.metric.has(`memory.${each.value}`));
+    for (const each of memory) each.disabled = kinds.length > 0 && !kinds.includes(each);
+    if (kinds.length && !kinds.some((each) => each.checked)) kinds[0].checked = true;
   }
 
   function find(table, text) {
-    const wanted = text.trim().toLowerCase();
+    const plain = (told) => told.replace(/\s+/g, " ").trim().toLowerCase();
+    const wanted = plain(text);
     for (const row of table.querySelectorAll("tbody tr")) {
-      const found = row.textContent.toLowerCase().includes(wanted);
+      const found = plain([...row.cells].map((cell) => cell.textContent).join(" ")).includes(wanted);
       if (found) delete row.dataset.lost;
       else row.dataset.lost = "";
     }
-    show();
   }
 
   function amount(text) {
@@ -80,146 +87,58 @@
       const sorted = table.querySelector("th[aria-sort]");
       if (sorted) told.append("sort", `${table.id} ${sorted.cellIndex} ${sorted.getAttribute("aria-sort")}`);
     }
-    return told.toString();
+    if (at && told.size) told.set("at", at);
+    return told.size ? told.toString() : at;
   }
 
   function keep() {
     history.replaceState(null, "", `#${state()}`);
   }
 
+  // What is not known is taken for not said, but for nothing at all ("target="), which is what state() makes of that.
+  function choose(told) {
+    for (const key of KEYS) {
+      const said = told.getAll(key).filter((value) => value === "" || known[key].has(value));
+      for (const box of boxes(key)) box.checked = !said.length || said.includes(box.value);
+    }
+    const which = memory.find((each) => each.value === told.get("memory")) ?? memory[0];
+    if (which) which.checked = true;
+  }
+
+  function arrange(table, told) {
+    const said = (key) => told.getAll(key).find((each) => each.startsWith(`${table.id} `))?.slice(table.id.length + 1);
+    const input = table.querySelector("input[type=search]");
+    const [sought, sorted] = [said("find") ?? "", said("sort")];
+    if (input) {
+      input.value = sought;
+      find(table, sought);
+    }
+    if (sorted) {
+      const [column, direction] = sorted.split(" ");
+      sort(table, Number(column), direction === "descending" ? "descending" : "ascending");
+    } else if (table.querySelector("th[aria-sort]")) {
+      table.querySelector("th[aria-sort]").removeAttribute("aria-sort");
+      table.querySelector("tbody").append(...unsorted.get(table));
+    }
+    const folded = table.closest("details");
+    if (folded && (sought || sorted)) folded.open = true;
+  }
+
   function restore() {
     const fragment = location.hash.slice(1);
-    if (!fragment.includes("=")) return;
-    const told = new URLSearchParams(fragment);
-    for (const key of KEYS) {
-      const on = new Set(told.getAll(key));
-      for (const box of boxes(key)) box.checked = !told.has(key) || on.has(box.value);
-    }
-    for (const each of memory) each.checked = each.value === (told.get("memory") ?? memory[0].value);
-    for (const table of tables) {
-      const input = table.querySelector("input[type=search]");
-      const sought = told.getAll("find").find((each) => each.startsWith(`${table.id} `));
-      if (input) {
-        input.value = sought ? sought.slice(table.id.length + 1) : "";
-        find(table, input.value);
-      }
-      const sorted = told.getAll("sort").find((each) => each.startsWith(`${table.id} `));
-      if (sorted) {
-        const [, column, direction] = sorted.split(" ");
-        sort(table, Number(column), direction === "descending" ? "descending" : "ascending");
-      }
-    }
+    const told = new URLSearchParams(fragment.includes("=") ? fragment : { at: fragment });
+    at = document.getElementById(told.get("at")) ? told.get("at") : "";
+    choose(told);
+    for (const table of tables) arrange(table, told);
     show();
   }
 
-  // A chart as a drawing of its own: what is shown of it now, with the colours that it has now.
-  const SVG = "http://www.w3.org/2000/svg";
-  const LOOK = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family"];
-  const WIDTH = 900, LEFT = 250, RIGHT = 210, PAD = 16;
-
-  function element(name, attributes, text) {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
-
-  function copied(drawing, x, y, width) {
-    const copy = drawing.cloneNode(true);
-    const [from, to] = [drawing, copy].map((each) => [...each.querySelectorAll("*")]);
-    from.forEach((original, at) => {
-      const style = getComputedStyle(original);
-      if (style.display === "none") { to[at].setAttribute("display", "none"); return; }
-      if (original instanceof SVGGeometryElement || original instanceof SVGTextElement) {
-        for (const name of LOOK) to[at].setAttribute(name, style.getPropertyValue(name).replace(/url\("(?:[^"]*)#/, 'url("#'));
-      }
-      to[at].removeAttribute("style");
-    });
-    for (const [key, value] of Object.entries({ x, y, width })) copy.setAttribute(key, value);
-    copy.setAttribute("overflow", "visible");
-    return copy;
-  }
-
-  function clipped(text, most) {
-    const told = text.replace(/\s+/g, " ").trim();
-    return told.length > most ? `${told.slice(0, most - 1)}…` : told;
-  }
-
-  function drawing(figure) {
-    const [ink, quiet, paper] = ["--ink", "--quiet", "--paper"].map(
-      (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim());
-    const font = { "font-family": "sans-serif", fill: ink };
-    const picture = element("svg", { xmlns: SVG, width: WIDTH });
-    const page = element("rect", { width: "100%", height: "100%", fill: paper });
-    picture.append(page, document.querySelector("#patterns defs").cloneNode(true));
-    const caption = figure.querySelector("figcaption");
-    const title = `${caption.querySelector("b").textContent} · ${caption.querySelector(".workload").textContent}`;
-    picture.append(element("text", { ...font, x: PAD, y: 28, "font-size": 16, "font-weight": "bold" }, clipped(title, 100)));
-    picture.append(element("text", { ...font, x: PAD, y: 46, "font-size": 11, fill: quiet },
-      clipped(caption.querySelector(".scale").textContent, 150)));
-    let y = 64;
-    for (const row of figure.querySelectorAll("li.line:not([hidden])")) {
-      const image = row.querySelector(":scope > svg");
-      const height = image ? Number(image.getAttribute("height")) : 16;
-      const [name, value] = [row.querySelector(".name"), row.querySelector(".value")];
-      const small = row.querySelector(".ran");
-      picture.append(element("text", { ...font, x: PAD, y: y + 14, "font-size": 12, "font-weight": "bold" }, clipped(name.textContent, 34)));
-      if (small) picture.append(element("text", { ...font, x: PAD, y: y + 28, "font-size": 9, fill: quiet }, clipped(small.textContent, 52)));
-      if (image) picture.append(copied(image, LEFT, y, WIDTH - LEFT - RIGHT));
-      picture.append(element("text", { ...font, x: WIDTH - RIGHT + 12, y: y + 14, "font-size": 11 }, clipped(value.textContent, 42)));
-      y += Math.max(height, small ? 32 : 18) + 8;
-      const pieces = row.querySelector(".pieces");
-      if (pieces) {
-        let x = LEFT;
-        for (const piece of pieces.querySelectorAll("li")) {
-          const told = clipped(piece.textContent, 60);
-          if (x > LEFT && x + told.length * 5.2 > WIDTH - PAD) { x = LEFT; y += 14; }
-          picture.append(copied(piece.querySelector("svg"), x, y - 4, 9));
-          picture.append(element("text", { ...font, x: x + 13, y: y + 5, "font-size": 9, fill: quiet }, told));
-          x += told.length * 5.2 + 24;
-        }
-        y += 20;
-      }
-    }
-    const axis = figure.querySelector("svg.axis");
-    if (axis) { picture.append(copied(axis, LEFT, y, WIDTH - LEFT - RIGHT)); y += 26; }
-    const curves = figure.querySelector("svg.curves");
-    if (curves) {
-      picture.append(copied(curves, PAD, y, WIDTH - 2 * PAD));
-      y += Number(curves.getAttribute("height")) + 16;
-      for (const row of figure.querySelectorAll("tbody tr:not([hidden])")) {
-        picture.append(copied(row.querySelector("svg"), PAD, y, 26));
-        const told = [...row.cells].map((cell) => clipped(cell.textContent, 60)).join("   ");
-        picture.append(element("text", { ...font, x: PAD + 34, y: y + 9, "font-size": 11 }, clipped(told, 130)));
-        y += 18;
-      }
-    }
-    picture.setAttribute("height", y + PAD);
-    picture.setAttribute("viewBox", `0 0 ${WIDTH} ${y + PAD}`);
-    return picture;
-  }
-
-  function save(blob, name) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = name;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  }
-
-  async function download(figure, kind) {
-    const picture = drawing(figure);
-    const vector = new Blob([new XMLSerializer().serializeToString(picture)], { type: "image/svg+xml" });
-    if (kind === "svg") { save(vector, `${figure.id}.svg`); return; }
-    const image = new Image();
-    image.src = URL.createObjectURL(vector);
-    await image.decode();
-    const canvas = document.createElement("canvas");
-    canvas.width = 2 * WIDTH;
-    canvas.height = 2 * Number(picture.getAttribute("height"));
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    URL.revokeObjectURL(image.src);
-    canvas.toBlob((blob) => save(blob, `${figure.id}.png`), "image/png");
+  function lead() {
+    const place = at && document.getElementById(at);
+    if (!place) return;
+    place.scrollIntoView();
+    place.tabIndex = -1;
+    place.focus({ preventScroll: true });
   }
 
   for (const table of tables) {
@@ -235,17 +154,25 @@
       });
     });
     const input = table.querySelector("input[type=search]");
-    if (input) input.addEventListener("input", () => { find(table, input.value); keep(); });
+    if (input) input.addEventListener("input", () => { find(table, input.value); show(); keep(); });
   }
   for (const each of document.querySelectorAll(".tools, .downloads, #pick")) each.hidden = false;
-  for (const button of document.querySelectorAll("[data-save]")) {
-    button.addEventListener("click", () => download(button.closest("figure"), button.dataset.save));
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      at = link.hash.slice(1);
+      history.pushState(null, "", `#${state()}`);
+      lead();
+    });
   }
   if (pick) {
     pick.addEventListener("change", () => { show(); keep(); });
     pick.addEventListener("submit", (event) => event.preventDefault());
   }
   for (const each of memory) each.addEventListener("change", keep);
-  addEventListener("hashchange", restore);
+  addEventListener("hashchange", () => { restore(); lead(); });
+  // A browser that comes back to a page may put its boxes as they were, after all of this.
+  addEventListener("pageshow", restore);
   restore();
+  lead();
 })();
