@@ -57,6 +57,14 @@ def test_a_comma_in_a_path_is_no_end_of_an_option() -> None:
     assert words[words.index("-append") + 1] == profile.of_name("qemu", "pc").command_line
 
 
+def test_a_clock_is_told_where_nothing_else_tells_it() -> None:
+    micro = profile.of_name("qemu", "micro")
+    rate = machine.tsc_khz()
+    assert rate is None or 100_000 < rate < 10_000_000
+    assert (f"tsc_early_khz={rate}" in machine.command_line(micro, "tcg")) == (rate is not None)
+    assert "tsc" not in machine.command_line(micro, "kvm")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -123,6 +123,10 @@ class VmBackend(Backend):
     def kernel(self) -> GuestKernel:
         return guest.kernel(self.plan.kernel, self.plan.modules)
 
+    @property
+    def command_line(self) -> str:
+        return machine.command_line(self.profile, self.accelerator)
+
     def version(self) -> str:
         """Of the emulator, by itself."""
         return version_of(self.emulator).removeprefix("QEMU emulator version ").partition(" ")[0]
@@ -137,7 +141,7 @@ class VmBackend(Backend):
             "kernel package": self.kernel.package,
             "kernel sha256": self.kernel.sha256,
             "kernel image": self.profile.kernel,
-            "command line": self.profile.command_line,
+            "command line": self.command_line,
             "disk": "qcow2 overlay on a raw ext4 base, virtio-blk",
             "network": "none",
         }
@@ -179,7 +183,7 @@ class VmBackend(Backend):
             disk = bundle.disk()
             parts = [Part("kernel", (image,)), Part("initramfs", (initramfs,)), Part("base disk", (disk,))]
         else:
-            disk = bootdisk.make(bundle, self.kernel, initramfs, self.profile.command_line)
+            disk = bootdisk.make(bundle, self.kernel, initramfs, self.command_line)
             parts = [Part("base disk", (disk,))]
         with self.ledger.holding_folder() as folder:
             empty = folder / "empty"

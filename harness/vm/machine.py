@@ -5,6 +5,7 @@ Source: libvirt, formatdomain.html; QEMU, qemu-system-x86_64(1).
 
 from __future__ import annotations
 
+import re
 import struct
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -44,6 +45,21 @@ class Machine:
     owner: tuple[int, int] | None = None
 
 
+def command_line(profile: Profile, accelerator: Accelerator) -> str:
+    """What the guest's kernel is told."""
+    rate = tsc_khz() if accelerator == "tcg" else None  # KVM tells its guests by itself
+    return fill(profile.command_line, {"tsc": f"tsc_early_khz={rate}" if rate else ""}).strip()
+
+
+def tsc_khz() -> int | None:
+    """The rate of this machine's TSC, which QEMU's emulation passes on, as far as /proc tells; None where it does not.
+
+    Where the CPU changes its frequency it is off by as much as that, and so is the guest's clock, which nobody asks.
+    """
+    told = re.search(r"^cpu MHz\s*: (\d+\.\d+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return round(float(told[1]) * 1000) if told else None
+
+
 def domain(profile: Profile, vm: Machine) -> str:
     """libvirt's XML of it. What the engine needs, and no profile has, is added.
 
@@ -76,7 +92,7 @@ def domain(profile: Profile, vm: Machine) -> str:
 def arguments(profile: Profile, vm: Machine) -> list[str]:
     """QEMU's command line without the program itself. A comma in a path is doubled, as QEMU wants it."""
     values = {name: value.replace(",", ",,") for name, value in _values(profile, vm).items() if name != "command_line"}
-    values["command_line"] = profile.command_line
+    values["command_line"] = command_line(profile, vm.accelerator)
     return [fill(argument, values) for argument in profile.arguments]
 
 
@@ -110,7 +126,7 @@ def _values(profile: Profile, vm: Machine) -> dict[str, str]:
         "vcpus": str(vm.vcpus),
         "kernel": str(vm.kernel),
         "initramfs": str(vm.initramfs),
-        "command_line": profile.command_line,
+        "command_line": command_line(profile, vm.accelerator),
         "disk": str(vm.disk),
         "doorbell": vm.doorbell,
         "console": vm.console,

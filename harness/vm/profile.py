@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,7 @@ PLACES = {
     "kernel": "the path of the guest's kernel",
     "initramfs": "the path of its initramfs",
     "command_line": "what the kernel is told",
+    "tsc": "under TCG what tells the kernel the rate of its TSC, tsc_early_khz=...",
     "disk": "the path of the instance's disk, a qcow2",
     "doorbell": "where the doorbell's port leads: a socket's path, for QEMU the number of an open one",
     "agent": "the path of a socket that is free for a guest agent",
@@ -92,7 +93,7 @@ def of_file(backend: str, path: Path) -> Profile:
         raise BadInput(f"the profile {path}: {error}") from error
 
 
-def fill(text: str, values: dict[str, str]) -> str:
+def fill(text: str, values: Mapping[str, str]) -> str:
     """The text with its places filled."""
     return _PLACE.sub(lambda found: values[found[1]], text)
 
