@@ -6,10 +6,11 @@ ARGS =
 
 # The engines whose tests `make test` must not skip: root can have all of them, others those that they find.
 ifeq ($(shell id -u),0)
-REQUIRE = host,namespace,docker,libvirt,browser
+REQUIRE = host,namespace,docker,libvirt,qemu,browser
 else
 REQUIRE = $(shell unshare --user --map-root-user true 2>/dev/null && echo namespace),$(shell \
 	command -v qemu-system-x86_64 >/dev/null && $(BIN)/python -c 'import libvirt' 2>/dev/null && echo libvirt),$(shell \
+	command -v qemu-system-x86_64 >/dev/null && echo qemu),$(shell \
 	test -w /var/run/docker.sock && echo docker),$(shell command -v chromium >/dev/null && echo browser)
 endif
 

@@ -2,7 +2,7 @@
 
 The floor is QEMU alone: the command line that libvirt runs, read from a running domain's /proc/PID/cmdline, started by
 hand on a fresh overlay of the same base, from just before it is started to READY, heard by the same doorbell. What
-libvirt hands QEMU as open files (the doorbell's socket, the console, the monitor) are paths there; its secret is left
+libvirt hands QEMU as open files (the monitor, the agent's socket) are paths there; its secret is left
 out, since nothing is encrypted by it; and the guest runs at once instead of being made first and resumed then. The
 overlay is made before the clock starts, in ours after it.
 
@@ -87,12 +87,15 @@ def by_hand(cell: Cell, ledger: Ledger, argv: Sequence[str]) -> float:
         Doorbell(folder) as bell,
         ledger.holding(end_processes, name=name),
         socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as console,
         (folder / "log").open("wb") as log,
     ):
         shutil.copyfile(cell.image.empty, folder / "overlay")
         listener.bind(str(folder / "bell"))
         listener.listen()
         listener.settimeout(TIMEOUT)
+        console.bind(str(folder / "serial"))
+        console.listen()  # what it says waits in the socket
         mine = [_by_path(word, folder) for word in argv]
         environment = {"LC_ALL": "C", "PATH": os.environ["PATH"], NAME_VARIABLE: name}
         with timed_window():
@@ -112,5 +115,5 @@ def _by_path(word: str, folder: Path) -> str:
     """A word of the command line with paths in the place of open files."""
     place = str(folder).replace(",", ",,")
     word = re.sub(r"^socket,id=charmonitor,fd=\d+,", f"socket,id=charmonitor,path={place}/monitor,", word)
-    word = re.sub(r"^socket,id=charchannel0,fd=\d+,.*", f"socket,id=charchannel0,path={place}/bell", word)
-    return word.replace("/dev/fdset/0", f"{place}/console").replace("FOLDER", str(folder))
+    word = re.sub(r"^socket,id=charchannel1,fd=\d+,", f"socket,id=charchannel1,path={place}/agent,", word)
+    return word.replace("FOLDER", place)

@@ -1,8 +1,8 @@
 """What the documentation shows is what the program prints, and what it points to is there.
 
-After a new results/sample.jsonl, results/selfbench.json or results/comparison.jsonl.gz:
-`.venv/bin/python tests/test_docs.py` writes the README's table, the sample report and a picture of its first screen,
-the figures of docs/PERFORMANCE.md and the comparison in docs/CI.md.
+After a new results/sample.jsonl, machines.jsonl, selfbench.json or comparison.jsonl.gz: `.venv/bin/python
+tests/test_docs.py` writes the README's table, the committed reports and a picture of the first screen, the figures of
+docs/PERFORMANCE.md and the comparison in docs/CI.md.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import pytest
 from rich.console import Console
 
 from harness import comparison, gate
-from harness.report import compared, terminal
+from harness.report import compared, tables, terminal
 from harness.report.formats import write
-from harness.report.summary import summarize
+from harness.report.summary import counted, summarize
 from harness.stats import compare
-from harness.store import read
+from harness.stats.estimate import ratio_interval
+from harness.store import Result, amount, read
+from harness.vm import profile
+from harness.wording import NONE, times
 from selfbench import rounds
 from selfbench.document import Selfbench
 from selfbench.document import table as figures_table
@@ -49,6 +53,10 @@ COMPARISON = ROOT / "results/comparison.jsonl.gz"
 SHOWN = re.compile(r"(<!-- (markdown|junit|json|rounds): [^\n]*-->\n).*?(<!-- /\2 -->)", re.DOTALL)
 METHOD = ROOT / "docs/METHOD.md"
 PROVED = re.compile(r"(<!-- proofs: [^\n]*-->\n).*?(<!-- /proofs -->)", re.DOTALL)
+MACHINES = ROOT / "results/machines.jsonl"
+MACHINES_REPORT = ROOT / "reports/machines"
+ORDINARY = "libvirt/pc"
+WEIGHED = re.compile(r"(<!-- machines: [^\n]*-->\n).*?(<!-- /machines -->)", re.DOTALL)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -146,10 +154,67 @@ def test_the_proofs_are_those_of_the_committed_result() -> None:
     assert found[0] == f"{found[1]}{proved()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
 
 
-def test_the_sample_report_is_what_the_program_writes(tmp_path: Path) -> None:
-    write([read(SAMPLE)], tmp_path, FORMATS)
+def machines() -> str:
+    """What each machine costs, and how much of that the ordinary one does."""
+    campaign = read(MACHINES)
+    (summary,) = summarize([campaign]).campaigns
+    rows = {(row.target, row.metric): row for row in summary.rows}
+    starts = {target: by_round for target, _, metric, by_round in _launches(campaign) if metric == "startup.total"}
+    lines = ["| target | start-up | of `libvirt/pc` | memory, PSS | RAM touched | disk, one more | disk, shared |"]
+    lines.append("| --- " * 7 + "|")
+    for target in campaign.targets:
+        cells = [tables.value(rows[target.target, "startup.total"])]
+        ratio = ratio_interval(starts[target.target], starts[ORDINARY])
+        cells.append(times(ratio) if ratio else NONE)
+        cells.append(tables.value(rows[target.target, "memory.pss"]))
+        cells.append(touched(campaign, target.target))
+        cells += [tables.value(rows[target.target, metric]) for metric in ("disk.instance", "disk.shared")]
+        lines.append(f"| `{target.target}` | {' | '.join(cells)} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _launches(campaign: Result) -> list[tuple[str, str, str, dict[int, float]]]:
+    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    for run in counted(campaign):
+        if (value := amount(run, "startup.total")) is not None:
+            found.setdefault((run.target, run.workload, "startup.total"), {})[run.round] = value
+    return [(*key, by_round) for key, by_round in found.items()]
+
+
+def touched(campaign: Result, target: str) -> str:
+    """The median of the guest's RAM that was in memory at rest, of what it was given."""
+    shares = [
+        (sample.value or 0) / run.limits["memory"].asked
+        for run in counted(campaign)
+        for sample in run.samples
+        if (run.target, sample.metric, sample.group) == (target, "memory.rss", "guest")
+    ]
+    return f"{median(shares):.0%}" if shares else NONE
+
+
+def test_the_machines_are_those_of_the_committed_campaign() -> None:
+    found = WEIGHED.search(PERFORMANCE.read_text())
+    assert found
+    assert found[0] == f"{found[1]}{machines()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
+
+
+def test_every_machine_is_in_the_committed_campaign() -> None:
+    campaign = read(MACHINES)
+    named = {f"{backend}/{name}" for backend in ("libvirt", "qemu") for name in profile.names(backend)}
+    assert named <= {target.target for target in campaign.targets}
+    assert [run.error for run in campaign.runs if not run.ok] == []
+    starts = {target: by_round for target, _, _, by_round in _launches(campaign)}
+    ratios = {target: ratio_interval(starts[target], starts[ORDINARY]) for target in starts}
+    for target, most in {"libvirt/direct": 0.65, "libvirt/snapshot": 0.35, "qemu/snapshot": 0.15}.items():
+        ratio = ratios[target]
+        assert ratio is not None and ratio.ratio <= most, target
+
+
+@pytest.mark.parametrize(("source", "report"), [(SAMPLE, REPORT), (MACHINES, MACHINES_REPORT)])
+def test_a_committed_report_is_what_the_program_writes(tmp_path: Path, source: Path, report: Path) -> None:
+    write([read(source)], tmp_path, FORMATS)
     for name in ("index.html", "report.md"):
-        shown, committed = ((folder / name).read_text("utf-8") for folder in (tmp_path, REPORT))
+        shown, committed = ((folder / name).read_text("utf-8") for folder in (tmp_path, report))
         assert without_data(shown) == without_data(committed), f"{name}: run .venv/bin/python {Path(__file__).name}"
 
 
@@ -191,9 +256,11 @@ def test_a_document_quotes_its_example_to_the_letter(document: str, example: str
 def regenerate() -> None:
     README.write_text(TABLE.sub(lambda found: found[1] + table() + found[2], README.read_text()))
     PERFORMANCE.write_text(FIGURES.sub(lambda found: found[1] + figures() + found[2], PERFORMANCE.read_text()))
+    PERFORMANCE.write_text(WEIGHED.sub(lambda found: found[1] + machines() + found[2], PERFORMANCE.read_text()))
     METHOD.write_text(PROVED.sub(lambda found: found[1] + proved() + found[2], METHOD.read_text()))
     CI.write_text(with_comparison(CI.read_text()))
     write([read(SAMPLE)], REPORT, FORMATS)
+    write([read(MACHINES)], MACHINES_REPORT, FORMATS)
     with chromium() as browser, opened(browser, REPORT / "index.html", viewport=SCREEN) as seen:
         seen.page.screenshot(path=REPORT / "page.png")
 

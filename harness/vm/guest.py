@@ -151,18 +151,18 @@ _PACKED: dict[bytes, Callable[[bytes], bytes]] = {
 """By what it begins with."""
 
 
-def initramfs(busybox: Path, guest: GuestKernel, wanted: Iterable[str]) -> Path:
+def initramfs(busybox: Path, guest: GuestKernel, wanted: Iterable[str], script: Path = GUEST_INIT) -> Path:
     """The cpio archive that brings a guest from its kernel to the bundle's /init; `busybox` is a static one.
 
-    wanted: the modules that are inserted, as far as they are modules, with what they need.
+    wanted: the modules that are inserted, as far as they are modules, with what they need. script: its /init.
 
     Raises Unavailable where a module is packed in a way that cannot be unpacked here.
     """
     modules = _needed(guest.modules, wanted)
-    parts = [busybox.read_bytes(), GUEST_INIT.read_bytes(), *(module for _, module in modules)]
+    parts = [busybox.read_bytes(), script.read_bytes(), *(module for _, module in modules)]
     key = hashlib.sha256("".join(hashlib.sha256(part).hexdigest() for part in parts).encode()).hexdigest()
     return places.made_once(
-        places.cache() / "initramfs" / f"{key[:16]}.cpio", lambda draft: _archive(busybox, modules, draft)
+        places.cache() / "initramfs" / f"{key[:16]}.cpio", lambda draft: _archive(busybox, script, modules, draft)
     )
 
 
@@ -285,14 +285,14 @@ def _unpacked(module: Path) -> bytes:
             return module.read_bytes()
 
 
-def _archive(busybox: Path, modules: list[tuple[str, bytes]], draft: Path) -> None:
+def _archive(busybox: Path, script: Path, modules: list[tuple[str, bytes]], draft: Path) -> None:
     """Write the archive with busybox's own cpio, so that no other one is needed."""
     with tempfile.TemporaryDirectory(dir=draft.parent, prefix=".initramfs-") as folder:
         root = Path(folder)
         for name in ("bin", "dev", "modules", "root"):
             places.folder(root / name)
         _copy(busybox, root / "bin/busybox", 0o755)
-        _copy(GUEST_INIT, root / "init", 0o755)
+        _copy(script, root / "init", 0o755)
         for applet in APPLETS:
             (root / "bin" / applet).symlink_to("busybox")
         for number, (name, module) in enumerate(modules, 10):
