@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness import backends
-from harness.errors import BadInput
+from harness.errors import BadInput, Unavailable
 from harness.ledger import Ledger
-from harness.model import Plan
+from harness.model import Limits, Plan
 from harness.vm import machine, profile
+from harness.vm.backend import VmBackend
 from harness.vm.machine import Machine
 from tests.test_guest import bzimage
 
@@ -124,3 +125,13 @@ def test_a_kernel_without_virtio_is_told_before_anything_starts(tmp_path: Path) 
     (tmp_path / "modules/modules.builtin").write_text("kernel/virtio_pci.ko\nkernel/virtio_blk.ko\n")
     with Ledger() as ledger, pytest.raises(BadInput, match="virtio_console is neither"):
         backends.create("qemu/pc", ledger, plan)
+
+
+def test_a_machine_that_finds_one_cpu_is_not_asked_for_two() -> None:
+    assert profile.of_name("libvirt", "direct").most_cpus == 1
+    assert profile.of_name("libvirt", "pc").most_cpus is None
+    with Ledger() as ledger:
+        backend = backends.create("qemu/snapshot,accel=tcg", ledger, Plan())
+        assert isinstance(backend, VmBackend)
+        with pytest.raises(Unavailable, match=r"has 1 vCPU at the most, and 1\.5 CPUs"):
+            backend.check_limits(Limits(1.5, 2**28))

@@ -171,11 +171,18 @@ class VmBackend(Backend):
             raise Unavailable(f"KVM does not work here: {refusal}", "leave out accel=kvm for software emulation")
         return "tcg", refusal
 
-    @contextmanager
-    def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DiskImage]:
+    def check_limits(self, limits: Limits) -> None:
+        """Raises Unavailable where the guest could not use them, or not begin with them."""
+        if self.profile.most_cpus is not None and whole(limits) > self.profile.most_cpus:
+            told = f"this machine has {self.profile.most_cpus} vCPU at the most, and {limits.cpus:g} CPUs are asked for"
+            raise Unavailable(told, "ask for less by --cpus, or take another profile")
         if limits.memory < (least := machine.least_memory(self.kernel.image)):
             told = f"its kernel needs {least / 2**20:g} MiB to begin with, the guest has {limits.memory / 2**20:g}"
             raise Unavailable(told, "give more by --memory, or name a smaller kernel by --kernel")
+
+    @contextmanager
+    def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DiskImage]:
+        self.check_limits(limits)
         image = guest.vmlinux(self.kernel) if self.profile.kernel == "vmlinux" else self.kernel.image
         wanted = (*guest.drivers(self.profile.transport), *self.profile.modules)
         initramfs = guest.initramfs(bundle.root / "bin/busybox", self.kernel, wanted)

@@ -48,6 +48,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     modules: what the guest inserts beside the drivers of its disk and its doorbell.
     boot: `kernel` has the VMM load the guest's kernel, `disk` lets firmware and GRUB find it on a full disk.
     kernel: the file that is loaded, as it was packaged or unpacked beforehand.
+    most_cpus: so many vCPUs can the guest find; None: any number.
     restore: an instance is not booted but restored from one that was saved when it was ready.
     console: phases by the lines of the serial console that end them.
     domain: libvirt's XML; arguments: QEMU's command line.
@@ -59,6 +60,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     boot: Literal["kernel", "disk"] = "kernel"
     kernel: Literal["bzImage", "vmlinux"] = "bzImage"
     command_line: str = ""
+    most_cpus: int | None = None
     restore: bool = False
     console: dict[str, str] = {}
     domain: str = ""
