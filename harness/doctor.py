@@ -12,7 +12,7 @@ from harness.model import Plan, TargetRecord
 
 @dataclass(frozen=True)
 class Finding:
-    """One target: what stands behind it, or why it cannot run here and what to do about it."""
+    """One target: what stands behind it, or why it cannot run here; hint: what to do about either."""
 
     target: str
     record: TargetRecord | None = None
@@ -30,7 +30,7 @@ def _examine(target: str, ledger: Ledger, plan: Plan) -> Finding:
     try:
         backend = backends.create(target, ledger, plan)
         try:
-            return Finding(target, backend.probe())
+            return Finding(target, backend.probe(), hint=backend.remedy or None)
         finally:
             backend.close()
     except BadInput:

@@ -87,6 +87,8 @@ class Backend(ABC):
 
     name: ClassVar[str]
     api: ClassVar[int] = API
+    remedy: str = ""
+    """What would have to change for what `probe` found to be better: `doctor` tells it."""
 
     def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
         """Raises BadInput for options that this engine does not have."""

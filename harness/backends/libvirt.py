@@ -69,7 +69,7 @@ class Libvirt(VmBackend):
             "libvirt": self.engine.libvirt_version,
             "uri": self.engine.uri.partition("?")[0],
             **self.describe(),
-            "domain": machine.domain(self.profile, vm),
+            "domain": machine.domain(self.profile, machine.in_general(vm)),
         }
         version = self.engine.version if self.plan.emulator is None else self.version()
         return TargetRecord(self.options.target, "QEMU", version, self.engine.whose, self.accelerator, reason, profile)
@@ -130,6 +130,7 @@ class Libvirt(VmBackend):
             doorbell=str(folder / "bell"),
             console=str(folder / "serial"),
             agent=str(folder / "agent"),
+            tsc=machine.tsc_khz(),
             emulator=self.plan.emulator,
             partition=self.engine.partition,
             owner=self.engine.label if self.engine.whose == "user" else None,

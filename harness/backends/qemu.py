@@ -55,7 +55,7 @@ class Qemu(VmBackend):
         vm = self._machine("NAME", Path("DISK"), Path("KERNEL"), Path("INITRAMFS"), "FD", "FD", self.plan.limits)
         profile = {
             **self.describe(),
-            "argv": " ".join([self.emulator, *qemu.SANDBOX, *machine.arguments(self.profile, vm)]),
+            "argv": " ".join([self.emulator, *qemu.SANDBOX, *machine.arguments(self.profile, machine.in_general(vm))]),
         }
         return TargetRecord(self.options.target, "QEMU", version, "system", self.accelerator, reason, profile)
 
@@ -109,4 +109,5 @@ class Qemu(VmBackend):
             disk=disk,
             doorbell=bell,
             console=console,
+            tsc=machine.tsc_khz(),
         )

@@ -56,7 +56,6 @@ def site(folder: Path | None, lang: str) -> int:
 def doctor(as_json: bool, **flags: Any) -> int:
     """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
     from harness.doctor import examine
-    from harness.vm.backend import REMEDY
 
     findings = examine(plan.make(None, flags))
     if as_json:
@@ -64,7 +63,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     for finding in findings if not as_json else ():
         if finding.record is not None:
             record = finding.record
-            remedy = f". For KVM: {record.profile[REMEDY]}" if REMEDY in record.profile else ""
+            remedy = f". For KVM: {finding.hint}" if finding.hint else ""
             print(f"{label(record)}: {record.engine} {record.version}, whose: {record.whose}{remedy}")
         else:
             print(f"{finding.target}: not here: {finding.reason}. Try: {finding.hint}")

@@ -28,8 +28,6 @@ from harness.vm.guest import GuestKernel
 from harness.vm.machine import Accelerator
 from harness.vm.profile import Profile
 
-REMEDY = "for KVM"
-"""What a record says would have to change for KVM to be used."""
 SAVE_TIMEOUT = 180.0
 """Seconds that a guest which is to be saved may take to be ready."""
 
@@ -105,7 +103,6 @@ class VmBackend(Backend):
     def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
         super().__init__(options, ledger, plan)
         self.accelerator: Accelerator = "tcg"
-        self.remedy = ""
         named = options.get("profile")
         self.profile: Profile = (
             profile.of_file(self.name, Path(named)) if named else profile.of_name(self.name, options.words()[0])
@@ -123,10 +120,6 @@ class VmBackend(Backend):
     def kernel(self) -> GuestKernel:
         return guest.kernel(self.plan.kernel, self.plan.modules)
 
-    @property
-    def command_line(self) -> str:
-        return machine.command_line(self.profile, self.accelerator)
-
     def version(self) -> str:
         """Of the emulator, by itself."""
         return version_of(self.emulator).removeprefix("QEMU emulator version ").partition(" ")[0]
@@ -141,12 +134,10 @@ class VmBackend(Backend):
             "kernel package": self.kernel.package,
             "kernel sha256": self.kernel.sha256,
             "kernel image": self.profile.kernel,
-            "command line": self.command_line,
+            "command line": machine.command_line(self.profile, self.accelerator, "TSC"),
             "disk": "qcow2 overlay on a raw ext4 base, virtio-blk",
             "network": "none",
         }
-        if self.remedy:
-            told[REMEDY] = self.remedy
         if self.profile.restore:
             told["boot"] = "restored from the memory saved when it was ready"
         return told
@@ -190,7 +181,8 @@ class VmBackend(Backend):
             disk = bundle.disk()
             parts = [Part("kernel", (image,)), Part("initramfs", (initramfs,)), Part("base disk", (disk,))]
         else:
-            disk = bootdisk.make(bundle, self.kernel, initramfs, self.command_line)
+            told = machine.command_line(self.profile, self.accelerator, machine.tsc_khz())
+            disk = bootdisk.make(bundle, self.kernel, initramfs, told)
             parts = [Part("base disk", (disk,))]
         with self.ledger.holding_folder() as folder:
             empty = folder / "empty"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import struct
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +27,8 @@ DEFAULT_CPU = "qemu64"
 class Machine:
     """memory in bytes. doorbell, console: a socket's path, or the number of an open one.
 
-    emulator: a QEMU in place of libvirt's choice. owner: the uid and gid that the files belong to, where a daemon
-    would give them to others.
+    tsc: the rate of the TSC in kHz, or what stands for it. emulator: a QEMU in place of libvirt's choice.
+    owner: the uid and gid that the files belong to, where a daemon would give them to others.
     """
 
     name: str
@@ -40,17 +41,19 @@ class Machine:
     doorbell: str
     console: str
     agent: str = ""
+    tsc: int | str | None = None
     emulator: str | None = None
     partition: str | None = None
     owner: tuple[int, int] | None = None
 
 
-def command_line(profile: Profile, accelerator: Accelerator) -> str:
+def command_line(profile: Profile, accelerator: Accelerator, tsc: int | str | None) -> str:
     """What the guest's kernel is told."""
-    rate = tsc_khz() if accelerator == "tcg" else None  # KVM tells its guests by itself
-    return fill(profile.command_line, {"tsc": f"tsc_early_khz={rate}" if rate else ""}).strip()
+    told = tsc and accelerator == "tcg"  # KVM tells its guests by itself
+    return fill(profile.command_line, {"tsc": f"tsc_early_khz={tsc}" if told else ""}).strip()
 
 
+@cache
 def tsc_khz() -> int | None:
     """The rate of this machine's TSC, which QEMU's emulation passes on, as far as /proc tells; None where it does not.
 
@@ -92,8 +95,13 @@ def domain(profile: Profile, vm: Machine) -> str:
 def arguments(profile: Profile, vm: Machine) -> list[str]:
     """QEMU's command line without the program itself. A comma in a path is doubled, as QEMU wants it."""
     values = {name: value.replace(",", ",,") for name, value in _values(profile, vm).items() if name != "command_line"}
-    values["command_line"] = command_line(profile, vm.accelerator)
+    values["command_line"] = command_line(profile, vm.accelerator, vm.tsc)
     return [fill(argument, values) for argument in profile.arguments]
+
+
+def in_general(vm: Machine) -> Machine:
+    """The machine without what differs from one campaign, or one moment, to the next: to be described by."""
+    return replace(vm, name="NAME", tsc="TSC", partition=None, owner=None)
 
 
 def machine_type(profile: Profile) -> str:
@@ -126,7 +134,7 @@ def _values(profile: Profile, vm: Machine) -> dict[str, str]:
         "vcpus": str(vm.vcpus),
         "kernel": str(vm.kernel),
         "initramfs": str(vm.initramfs),
-        "command_line": command_line(profile, vm.accelerator),
+        "command_line": command_line(profile, vm.accelerator, vm.tsc),
         "disk": str(vm.disk),
         "doorbell": vm.doorbell,
         "console": vm.console,
