@@ -95,15 +95,18 @@ def by_hand(cell: Cell, ledger: Ledger, argv: Sequence[str]) -> float:
         listener.listen()
         listener.settimeout(TIMEOUT)
         console.bind(str(folder / "serial"))
-        console.listen()  # what it says waits in the socket
+        console.listen()
+        console.settimeout(TIMEOUT)
         mine = [_by_path(word, folder) for word in argv]
         environment = {"LC_ALL": "C", "PATH": os.environ["PATH"], NAME_VARIABLE: name}
         with timed_window():
             bell.mark("requested")
             with subprocess.Popen(mine, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as qemu:
                 try:
-                    connection, _ = listener.accept()
-                    with connection:
+                    (said, _), (connection, _) = console.accept(), listener.accept()
+                    with said, connection:
+                        # Read as ours is: a console that nobody reads is full after some hundred characters.
+                        bell.overhear(said.fileno(), {}, folder / "said")
                         bell.attach(connection.fileno())
                         bell.wait_ready(TIMEOUT)
                 finally:
