@@ -46,21 +46,23 @@ def timed_window() -> Iterator[None]:
 
 
 class _Console:
-    """What a serial console said. Each phase is told once."""
+    """What a serial console says, kept in a file. Each phase is told once."""
 
     def __init__(self, phases: dict[bytes, str], log: Path) -> None:
         self._phases = phases
-        self._log = log
+        self._log = log.open("ab", buffering=0)  # once: chunks come a character at a time, while a start is timed
         self._line = b""
 
     def hear(self, chunk: bytes) -> list[str]:
         """The phases whose lines have come with this chunk."""
-        with self._log.open("ab") as log:
-            log.write(chunk)
+        self._log.write(chunk)
         *lines, self._line = (self._line + chunk).split(b"\n")
         self._line = self._line[:LONGEST_LINE]
         begun = [phrase for line in (*lines, self._line) for phrase in self._phases if phrase in line]
         return [self._phases.pop(phrase) for phrase in dict.fromkeys(begun)]
+
+    def close(self) -> None:
+        self._log.close()
 
 
 class Doorbell:
@@ -106,6 +108,8 @@ class Doorbell:
             self._thread.join()
         for fd in (*self._owned, self._wake):
             os.close(fd)
+        for console in self._consoles.values():
+            console.close()
 
     def ring_from(self, fifo: Path) -> None:
         """Listens to a FIFO. It is opened for reading and writing, so that a writer's end is no hang-up storm."""

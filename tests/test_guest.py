@@ -18,7 +18,7 @@ import pytest
 
 from harness import bundle, workloads
 from harness.errors import BadInput, Unavailable
-from harness.vm import guest
+from harness.vm import guest, vmlinux
 from harness.vm.guest import GuestKernel
 
 
@@ -98,12 +98,16 @@ def packed(path: Path, payload: bytes) -> Path:
     return path
 
 
+def unpacked(kernel: GuestKernel) -> Path:
+    return vmlinux.unpacked(kernel.image, kernel.sha256)
+
+
 KERNEL = b"\x7fELF" + bytes(range(256)) * 40000
 
 
 def legacy_lz4(content: bytes) -> bytes:
     """As lz4 -l packs, and the kernel's build adds the size."""
-    blocks = [content[at : at + guest.LZ4_BLOCK] for at in range(0, len(content), guest.LZ4_BLOCK)]
+    blocks = [content[at : at + vmlinux.LZ4_BLOCK] for at in range(0, len(content), vmlinux.LZ4_BLOCK)]
     packed = [lz4.block.compress(each, store_size=False) for each in blocks]
     framed = b"".join(struct.pack("<I", len(each)) + each for each in packed)
     return b"\x02\x21\x4c\x18" + framed + struct.pack("<I", len(content))
@@ -111,11 +115,11 @@ def legacy_lz4(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, legacy_lz4])
 def test_a_kernel_is_unpacked_whatever_it_is_packed_by(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    assert len(KERNEL) > guest.LZ4_BLOCK
+    assert len(KERNEL) > vmlinux.LZ4_BLOCK
     kernel = guest.kernel(str(packed(tmp_path / "vmlinuz", pack(KERNEL))))
-    unpacked = guest.vmlinux(kernel)
-    assert unpacked.read_bytes() == KERNEL
-    assert guest.vmlinux(kernel) == unpacked
+    plain = unpacked(kernel)
+    assert plain.read_bytes() == KERNEL
+    assert unpacked(kernel) == plain
 
 
 @pytest.mark.parametrize(
@@ -123,14 +127,23 @@ def test_a_kernel_is_unpacked_whatever_it_is_packed_by(tmp_path: Path, pack: Cal
 )
 def test_a_kernel_that_cannot_be_unpacked_is_not_here(tmp_path: Path, payload: bytes, told: str) -> None:
     with pytest.raises(Unavailable, match=told):
-        guest.vmlinux(guest.kernel(str(packed(tmp_path / "vmlinuz", payload))))
+        unpacked(guest.kernel(str(packed(tmp_path / "vmlinuz", payload))))
+
+
+def test_a_module_that_a_profile_asks_for_has_to_be_there(tmp_path: Path) -> None:
+    kernel = guest.kernel(str(bzimage(tmp_path / "vmlinuz")), str(modules(tmp_path / "modules")))
+    guest.check(kernel, guest.drivers("pci"))
+    with pytest.raises(BadInput, match="virtio_balloon is neither a module in"):
+        guest.check(kernel, [*guest.drivers("pci"), "virtio_balloon"])
 
 
 def test_drivers_that_are_built_in_are_found_in_the_kernel_itself(tmp_path: Path) -> None:
     named = KERNEL + b" virtio_pci virtio_blk "
     with pytest.raises(BadInput, match="virtio_console is not built in, without modules"):
-        guest.check(guest.kernel(str(packed(tmp_path / "lacking", gzip.compress(named)))), "pci")
-    guest.check(guest.kernel(str(packed(tmp_path / "whole", gzip.compress(named + b"virtio_console")))), "pci")
+        guest.check(guest.kernel(str(packed(tmp_path / "lacking", gzip.compress(named)))), guest.drivers("pci"))
+    guest.check(
+        guest.kernel(str(packed(tmp_path / "whole", gzip.compress(named + b"virtio_console")))), guest.drivers("pci")
+    )
 
 
 @pytest.mark.engine

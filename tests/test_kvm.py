@@ -39,7 +39,7 @@ INTERNAL = "KVM internal error. Suberror: 1\\nemulation failure"
 
 def test_no_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kvm, "DEVICE", tmp_path / "kvm")
-    found = kvm._refusal()
+    found = kvm.refusal()
     assert found is not None and not found.works
     assert found.reason == f"there is no {tmp_path}/kvm" and "nested" in found.hint
 
@@ -51,10 +51,10 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
         device = Path(folder, "kvm")
         device.touch(0o600)
         monkeypatch.setattr(kvm, "DEVICE", device)
-        assert kvm._refusal() is None
+        assert kvm.refusal() is None
         os.seteuid(65534)
         try:
-            found = kvm._refusal()
+            found = kvm.refusal()
         finally:
             os.seteuid(0)
     assert found is not None and not found.works

@@ -11,6 +11,7 @@ import select
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from harness import cgroup
@@ -24,7 +25,7 @@ from harness.ledger import Ledger
 from harness.model import Limits, Plan, TargetRecord
 from harness.process import END_TIMEOUT
 from harness.vm import machine
-from harness.vm.backend import DiskImage, Saved, VirtualMachine, VmBackend, nonce, whole
+from harness.vm.backend import DiskImage, Saved, VirtualMachine, VmBackend, ring
 from harness.vm.machine import Machine
 
 
@@ -64,12 +65,11 @@ class Libvirt(VmBackend):
         self.accelerator, reason = self.choose_accelerator(
             self.engine.kvm_refusal(self.plan.emulator, platform.machine(), kind)
         )
-        vm = self._machine("NAME", Path("DISK"), Path("KERNEL"), Path("INITRAMFS"), Path(), self.plan.limits)
         profile = {
             "libvirt": self.engine.libvirt_version,
             "uri": self.engine.uri.partition("?")[0],
             **self.describe(),
-            "domain": machine.domain(self.profile, machine.in_general(vm)),
+            "domain": machine.domain(self.profile, self.machine_in_general()),
         }
         version = self.engine.version if self.plan.emulator is None else self.version()
         return TargetRecord(self.options.target, "QEMU", version, self.engine.whose, self.accelerator, reason, profile)
@@ -94,7 +94,7 @@ class Libvirt(VmBackend):
                 description = saved.description.replace(FOLDER, str(folder))
                 domain = self.engine.restore(saved.memory, description, name)
             else:
-                vm = self._machine(name, folder / "overlay", image.kernel, image.initramfs, folder, image.limits)
+                vm = self.machine(name, image, folder, str(folder / "bell"), str(folder / "serial"))
                 domain = self.engine.create(machine.domain(self.profile, vm))
             mark("created")
             if console := _accepted(stack, consoles):
@@ -104,9 +104,7 @@ class Libvirt(VmBackend):
                 raise EngineError(
                     "QEMU has not connected the doorbell: is it in the profile as <source mode='connect'>?"
                 )
-            fresh = nonce() if saved else ""
-            bell.sendall(f"{fresh}\n".encode() if saved else b"")  # it waits there until the guest reads
-            doorbell.attach(bell.fileno(), fresh)
+            ring(doorbell, bell, image)
             pid = peer_of(bell)
             stack.enter_context(_gone_afterwards(pid))
             stack.callback(engine.destroy_domain, self.engine.uri, name)
@@ -118,23 +116,10 @@ class Libvirt(VmBackend):
         description = self.engine.save(instance.name, memory)
         return Saved(memory, instance.name, description.replace(str(instance.folder), FOLDER))
 
-    def _machine(self, name: str, disk: Path, kernel: Path, initramfs: Path, folder: Path, limits: Limits) -> Machine:
-        return Machine(
-            name=name,
-            accelerator=self.accelerator,
-            vcpus=whole(limits),
-            memory=limits.memory,
-            kernel=kernel,
-            initramfs=initramfs,
-            disk=disk,
-            doorbell=str(folder / "bell"),
-            console=str(folder / "serial"),
-            agent=str(folder / "agent"),
-            tsc=machine.tsc_khz(),
-            emulator=self.plan.emulator,
-            partition=self.engine.partition,
-            owner=self.engine.label if self.engine.whose == "user" else None,
-        )
+    def machine(self, name: str, image: DiskImage, folder: Path, doorbell: str, console: str) -> Machine:
+        owner = self.engine.label if self.engine.whose == "user" else None
+        vm = super().machine(name, image, folder, doorbell, console)
+        return replace(vm, partition=self.engine.partition, owner=owner)
 
 
 FOLDER = "/weighbridge-instance"

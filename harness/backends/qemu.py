@@ -16,8 +16,7 @@ from harness.doorbell import Doorbell, Mark
 from harness.model import Limits, TargetRecord
 from harness.process import Child, tail
 from harness.vm import machine, qemu
-from harness.vm.backend import DiskImage, Saved, VirtualMachine, VmBackend, nonce, whole
-from harness.vm.machine import Machine
+from harness.vm.backend import DiskImage, Saved, VirtualMachine, VmBackend, ring
 from harness.vm.qemu import Monitor
 
 
@@ -52,11 +51,8 @@ class Qemu(VmBackend):
     def probe(self) -> TargetRecord:
         version = self.version()
         self.accelerator, reason = self.choose_accelerator()
-        vm = self._machine("NAME", Path("DISK"), Path("KERNEL"), Path("INITRAMFS"), "FD", "FD", self.plan.limits)
-        profile = {
-            **self.describe(),
-            "argv": " ".join([self.emulator, *qemu.SANDBOX, *machine.arguments(self.profile, machine.in_general(vm))]),
-        }
+        arguments = machine.arguments(self.profile, self.machine_in_general())
+        profile = {**self.describe(), "argv": " ".join([self.emulator, *qemu.SANDBOX, *arguments])}
         return TargetRecord(self.options.target, "QEMU", version, "system", self.accelerator, reason, profile)
 
     @contextmanager
@@ -67,17 +63,11 @@ class Qemu(VmBackend):
             inherited = qemu.Inherited(stack)
             (bell, bell_fd), (console, console_fd) = inherited.pair(), inherited.pair()
             doorbell.overhear(console.fileno(), self.profile.console, folder / "console")
-            vm = self._machine(
-                name, folder / "overlay", image.kernel, image.initramfs, bell_fd, console_fd, image.limits
-            )
+            ring(doorbell, bell, image)
+            vm = self.machine(name, image, folder, bell_fd, console_fd)
             arguments = machine.arguments(self.profile, vm)
             if image.saved is not None:
-                fresh = nonce()
-                bell.sendall(f"{fresh}\n".encode())  # it waits in the socket until the guest reads
-                doorbell.attach(bell.fileno(), fresh)
-                arguments += ["-incoming", f"fd:{inherited.file(image.saved.memory, 'rb')}"]
-            else:
-                doorbell.attach(bell.fileno())
+                arguments += ["-incoming", f"fd:{inherited.file(image.saved.memory)}"]
             to_save = self.profile.restore and image.saved is None
             if to_save:
                 control, control_fd = inherited.pair()
@@ -95,19 +85,3 @@ class Qemu(VmBackend):
         assert instance.monitor is not None
         instance.monitor.save(memory)
         return Saved(memory)
-
-    def _machine(
-        self, name: str, disk: Path, kernel: Path, initramfs: Path, bell: str, console: str, limits: Limits
-    ) -> Machine:
-        return Machine(
-            name=name,
-            accelerator=self.accelerator,
-            vcpus=whole(limits),
-            memory=limits.memory,
-            kernel=kernel,
-            initramfs=initramfs,
-            disk=disk,
-            doorbell=bell,
-            console=console,
-            tsc=machine.tsc_khz(),
-        )

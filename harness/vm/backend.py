@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -23,9 +24,10 @@ from harness.errors import BadInput, Unavailable
 from harness.ledger import Ledger
 from harness.model import Applied, Group, Limits, Plan
 from harness.process import tail
-from harness.vm import bootdisk, guest, kvm, machine, profile
+from harness.vm import bootdisk, guest, kvm, machine, profile, vmlinux
 from harness.vm.guest import GuestKernel
-from harness.vm.machine import Accelerator
+from harness.vm.kvm import Verdict
+from harness.vm.machine import Accelerator, Machine
 from harness.vm.profile import Profile
 
 SAVE_TIMEOUT = 180.0
@@ -67,9 +69,6 @@ class VirtualMachine(Instance):
         hidden = Unseen("inside the guest: its processes are not visible from the host")
         return {"workload": hidden, "guest": [self.pid], "vmm": [self.pid]}
 
-    def cgroups(self) -> Mapping[str, Path]:
-        return {}
-
     def limits(self) -> Mapping[str, Applied]:
         vcpus = whole(self._limits)
         reason = None if vcpus == self._limits.cpus else f"a machine has whole vCPUs; this one has {vcpus}"
@@ -110,7 +109,12 @@ class VmBackend(Backend):
         if plan.emulator is not None and not os.access(plan.emulator, os.X_OK):
             raise BadInput(f"emulator: {plan.emulator} is no program")
         if plan.kernel is not None or plan.modules is not None:  # what is none is told before anything is started
-            guest.check(guest.kernel(plan.kernel, plan.modules), self.profile.transport)
+            guest.check(guest.kernel(plan.kernel, plan.modules), self.drivers)
+
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """What the guest needs to have, as modules or built in."""
+        return (*guest.drivers(self.profile.transport), *self.profile.modules)
 
     @cached_property
     def emulator(self) -> str:
@@ -133,7 +137,7 @@ class VmBackend(Backend):
             "kernel": self.kernel.version,
             "kernel package": self.kernel.package,
             "kernel sha256": self.kernel.sha256,
-            "kernel image": self.profile.kernel,
+            "kernel image": {"bzImage": "as it was packaged", "vmlinux": "unpacked"}[self.profile.kernel],
             "command line": machine.command_line(self.profile, self.accelerator, "TSC"),
             "disk": "qcow2 overlay on a raw ext4 base, virtio-blk",
             "network": "none",
@@ -150,17 +154,50 @@ class VmBackend(Backend):
         asked = self.options.get("accel")
         if asked == "tcg":
             return "tcg", "asked for by the target"
-        if refusal is None:
-            hello = bundles.build(workloads.load("hello"))
-            verdict = kvm.verdict(self.ledger, self.emulator, self.kernel, hello)
-            if verdict.works:
-                return "kvm", verdict.reason
-            refusal, self.remedy = verdict.reason, verdict.hint
-            if asked == "kvm":
-                raise Unavailable(f"KVM does not work here: {refusal}", f"{verdict.hint}, or leave out accel=kvm")
+        verdict = kvm.refusal() or (Verdict(False, refusal) if refusal else self._kvm())
+        if verdict.works:
+            return "kvm", verdict.reason
         if asked == "kvm":
-            raise Unavailable(f"KVM does not work here: {refusal}", "leave out accel=kvm for software emulation")
-        return "tcg", refusal
+            hints = filter(None, (verdict.hint, "leave out accel=kvm for software emulation"))
+            raise Unavailable(f"KVM does not work here: {verdict.reason}", ", or ".join(hints))
+        self.remedy = verdict.hint
+        return "tcg", verdict.reason
+
+    def _kvm(self) -> Verdict:
+        return kvm.verdict(self.ledger, self.emulator, self.kernel, bundles.build(workloads.load("hello")))
+
+    def machine_in_general(self) -> Machine:
+        """Without what differs from one campaign, or one launch, to the next: what a record describes."""
+        return Machine(
+            name="NAME",
+            accelerator=self.accelerator,
+            vcpus=whole(self.plan.limits),
+            memory=self.plan.limits.memory,
+            kernel=Path("KERNEL"),
+            initramfs=Path("INITRAMFS"),
+            disk=Path("DISK"),
+            doorbell="DOORBELL",
+            console="CONSOLE",
+            agent="AGENT",
+            tsc="TSC",
+            emulator=self.plan.emulator,
+        )
+
+    def machine(self, name: str, image: DiskImage, folder: Path, doorbell: str, console: str) -> Machine:
+        """The machine of one instance, whose files are in this folder."""
+        return replace(
+            self.machine_in_general(),
+            name=name,
+            vcpus=whole(image.limits),
+            memory=image.limits.memory,
+            kernel=image.kernel,
+            initramfs=image.initramfs,
+            disk=folder / "overlay",
+            doorbell=doorbell,
+            console=console,
+            agent=str(folder / "agent"),
+            tsc=machine.tsc_khz(),
+        )
 
     def check_limits(self, limits: Limits) -> None:
         """Raises Unavailable where the guest could not use them, or not begin with them."""
@@ -174,9 +211,11 @@ class VmBackend(Backend):
     @contextmanager
     def prepare(self, bundle: Bundle, limits: Limits) -> Iterator[DiskImage]:
         self.check_limits(limits)
-        image = guest.vmlinux(self.kernel) if self.profile.kernel == "vmlinux" else self.kernel.image
-        wanted = (*guest.drivers(self.profile.transport), *self.profile.modules)
-        initramfs = guest.initramfs(bundle.root / "bin/busybox", self.kernel, wanted)
+        guest.check(self.kernel, self.profile.modules)
+        image = self.kernel.image
+        if self.profile.kernel == "vmlinux":
+            image = vmlinux.unpacked(image, self.kernel.sha256)
+        initramfs = guest.initramfs(bundle.root / "bin/busybox", self.kernel, self.drivers)
         if self.profile.boot == "kernel":
             disk = bundle.disk()
             parts = [Part("kernel", (image,)), Part("initramfs", (initramfs,)), Part("base disk", (disk,))]
@@ -220,16 +259,18 @@ class VmBackend(Backend):
     @contextmanager
     def layer(self, image: DiskImage) -> Iterator[Path]:
         """A folder with an instance's own disk, and room for what its console says."""
-        with ExitStack() as stack:
-            folder = stack.enter_context(self.ledger.holding_folder())
+        with self.ledger.holding_folder() as folder:
             shutil.copyfile(image.empty, folder / "overlay")
             (folder / "console").touch()
             yield folder
 
 
-def nonce() -> str:
-    """What only a machine that runs now can know."""
-    return secrets.token_hex(8)
+def ring(doorbell: Doorbell, bell: socket.socket, image: DiskImage) -> None:
+    """Has the doorbell listen to a machine's port; of one that is restored it believes the answer to a nonce alone."""
+    nonce = secrets.token_hex(8) if image.saved else ""
+    if nonce:
+        bell.sendall(f"{nonce}\n".encode())  # it waits in the socket until the guest reads
+    doorbell.attach(bell.fileno(), nonce)
 
 
 def whole(limits: Limits) -> int:

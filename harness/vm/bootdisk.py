@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tempfile
 from pathlib import Path
 
 from harness import command, debian, places, sandbox
 from harness.bundle import FAKE_TIME, Bundle
+from harness.errors import Unavailable
 from harness.vm.guest import GuestKernel
 
 SECTOR = 512
@@ -26,7 +28,9 @@ linux /vmlinuz {command_line} WEIGHBRIDGE_DISK=/dev/vda2
 initrd /initramfs
 boot
 """
-LINUX = 0x83
+LINUX, ACTIVE = 0x83, 0x80
+DISK = "disk"
+RECIPE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def make(bundle: Bundle, kernel: GuestKernel, initramfs: Path, command_line: str) -> Path:
@@ -41,43 +45,29 @@ def make(bundle: Bundle, kernel: GuestKernel, initramfs: Path, command_line: str
     def write(draft: Path) -> None:
         _write(draft, configuration, kernel.image, initramfs, bundle.disk())
 
-    return places.made_once(bundle.root.parent / f"full-disk-{key}", write)
-
-
-RECIPE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return places.made_once(bundle.root.parent / f"full-disk-{key}", write) / DISK
 
 
 def _write(draft: Path, configuration: str, kernel: Path, initramfs: Path, root: Path) -> None:
-    work = places.folder(draft.with_name(f"{draft.name}.parts"))
-    try:
-        boot = _boot_partition(work, kernel, initramfs)
-        core = _core(work, configuration)
-        first, second = boot.stat().st_size // SECTOR, root.stat().st_size // SECTOR
-        sector = bytearray((_grub() / "usr/lib/grub/i386-pc/boot.img").read_bytes())
-        sector[446:510] = bytes(64)  # on a floppy there would be code
-        for number, (begin, size) in enumerate([(FIRST, first), (FIRST + first, second)]):
-            # A partition: not active, no CHS, its type, its first sector and how many it has.
-            struct.pack_into("<BxxxBxxxII", sector, 446 + 16 * number, 0x80 if number == 0 else 0, LINUX, begin, size)
-        sector[510:512] = b"\x55\xaa"
-        with draft.open("wb") as disk:
-            disk.write(sector + core)
-        for part, begin in ((boot, FIRST), (root, FIRST + first)):
-            command.run(
-                [
-                    "dd",
-                    f"if={part}",
-                    f"of={draft}",
-                    f"bs={SECTOR}",
-                    f"seek={begin}",
-                    "conv=notrunc,sparse",
-                    "status=none",
-                ]
-            )
-        with draft.open("ab") as disk:
-            disk.truncate((FIRST + first + second) * SECTOR)
-        draft.chmod(0o644)
-    finally:
-        places.remove(work)
+    work = places.folder(draft / "work")
+    boot, core = _boot_partition(work, kernel, initramfs), _core(configuration)
+    first, second = boot.stat().st_size // SECTOR, root.stat().st_size // SECTOR
+    partitions = ((boot, FIRST, first), (root, FIRST + first, second))
+    sector = bytearray((_grub() / "usr/lib/grub/i386-pc/boot.img").read_bytes())
+    sector[446:510] = bytes(64)  # on a floppy there would be code
+    for number, (_, begin, size) in enumerate(partitions):
+        # A partition: whether it is active, no CHS, its type, its first sector and how many it has.
+        struct.pack_into("<BxxxBxxxII", sector, 446 + 16 * number, 0 if number else ACTIVE, LINUX, begin, size)
+    sector[510:512] = b"\x55\xaa"
+    image = draft / DISK
+    with image.open("wb") as disk:
+        disk.write(sector + core)
+        disk.truncate((FIRST + first + second) * SECTOR)
+    for part, begin, _ in partitions:
+        where = (f"if={part}", f"of={image}", f"bs={SECTOR}", f"seek={begin}")
+        command.run(["dd", *where, "conv=notrunc,sparse", "status=none"])
+    image.chmod(0o644)
+    places.remove(work)
 
 
 def _boot_partition(work: Path, kernel: Path, initramfs: Path) -> Path:
@@ -93,19 +83,18 @@ def _boot_partition(work: Path, kernel: Path, initramfs: Path) -> Path:
     return partition
 
 
-def _core(work: Path, configuration: str) -> bytes:
+def _core(configuration: str) -> bytes:
     """GRUB's core image with its configuration inside. Raises Unavailable where it does not fit before a partition."""
     grub = _grub()
-    inside = grub / "tmp" / work.name
-    places.folder(inside)
-    try:
+    with tempfile.TemporaryDirectory(dir=places.folder(grub / "tmp")) as folder:
+        inside = Path(folder)
         (inside / "grub.cfg").write_text(configuration)
-        argv = ["grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/", "-c", f"/tmp/{work.name}/grub.cfg"]
-        sandbox.within(grub, [*argv, "-o", f"/tmp/{work.name}/core.img", *MODULES])
+        seen = f"/tmp/{inside.name}"
+        argv = ["grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/", "-c", f"{seen}/grub.cfg"]
+        sandbox.within(grub, [*argv, "-o", f"{seen}/core.img", *MODULES])
         core = (inside / "core.img").read_bytes()
-    finally:
-        places.remove(inside)
-    assert len(core) < (FIRST - 1) * SECTOR, "GRUB's core image reaches into the first partition"
+    if len(core) > (FIRST - 1) * SECTOR:
+        raise Unavailable("GRUB's core image reaches into the first partition", "take another profile")
     return core
 
 

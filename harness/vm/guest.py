@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import hashlib
 import json
@@ -12,14 +11,15 @@ import re
 import shutil
 import struct
 import tempfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from harness import command, debian, places
 from harness.errors import BadInput, Unavailable
+from harness.vm import vmlinux
+from harness.vm.vmlinux import ELF
 
 Transport = Literal["pci", "mmio"]
 """How virtio devices are reached."""
@@ -29,8 +29,6 @@ DEVICES = ("virtio_console", "virtio_blk")  # the doorbell's port appears while 
 EXTRA = ("virtio_balloon",)  # what a profile may ask for besides
 TRANSPORTS: dict[Transport, str] = {"pci": "virtio_pci", "mmio": "virtio_mmio"}
 APPLETS = ("insmod", "mount", "reboot", "sh", "switch_root", "usleep")
-ELF = b"\x7fELF"
-LZ4_BLOCK = 8 * 2**20
 BUILT_AT = 1_704_067_200  # the time of every file, so that the same content gives the same archive
 
 
@@ -71,84 +69,23 @@ KEPT = (*TRANSPORTS.values(), *DEVICES, *EXTRA)
 """The modules of Debian's kernel that are kept, with what they need."""
 
 
-def check(guest: GuestKernel, transport: Transport) -> None:
-    """Raises BadInput where a kernel has no way to the disk and the doorbell, as far as its files tell.
+def check(guest: GuestKernel, wanted: Iterable[str]) -> None:
+    """Raises BadInput where a kernel lacks one of these drivers, as far as its files tell.
 
     A driver is a module, is listed as built in, or where no modules are known is named in the kernel itself.
     """
     if guest.modules is not None:
         known = _files(guest.modules).keys() | _builtin(guest.modules)
-        lacking = [driver for driver in drivers(transport) if driver not in known]
+        lacking = [driver for driver in wanted if driver not in known]
     else:
         try:
-            content = vmlinux(guest).read_bytes()
+            content = vmlinux.unpacked(guest.image, guest.sha256).read_bytes()
         except Unavailable:  # packed in a way that nobody here can look into: the guest itself will tell
             return
-        lacking = [driver for driver in drivers(transport) if driver.encode() not in content]
+        lacking = [driver for driver in wanted if driver.encode() not in content]
     if lacking:
         told = f"neither a module in {guest.modules} nor built in" if guest.modules else "not built in, without modules"
-        raise BadInput(f"the kernel {guest.version} has no virtio for its disk and doorbell: {lacking[0]} is {told}")
-
-
-def vmlinux(guest: GuestKernel) -> Path:
-    """The kernel as an ELF image, unpacked once from the bzImage where that is what there is.
-
-    Source: Linux, Documentation/arch/x86/boot.rst (payload_offset, payload_length).
-    Raises Unavailable where it is packed in a way that cannot be unpacked here.
-    """
-    with guest.image.open("rb") as image:
-        if image.read(4) == ELF:
-            return guest.image
-    return places.made_once(
-        places.cache() / "kernels" / f"vmlinux-{guest.sha256[:16]}", lambda draft: _unpack(guest.image, draft)
-    )
-
-
-def _unpack(image: Path, draft: Path) -> None:
-    content = image.read_bytes()
-    if content[0x202:0x206] != b"HdrS":
-        raise Unavailable(f"{image} is no bzImage that could be unpacked", "take a profile that starts it as it is")
-    start = (content[0x1F1] + 1) * 512  # the real mode code comes first: setup_sects and the boot sector
-    offset, length = struct.unpack_from("<II", content, 0x248)
-    packed = content[start + offset : start + offset + length]
-    for magic, unpack in _PACKED.items():
-        if packed.startswith(magic):
-            plain = unpack(packed)
-            break
-    else:
-        raise Unavailable(
-            f"the kernel is packed in a way that cannot be unpacked here (it begins with {packed[:4].hex()})",
-            "name an unpacked vmlinux by --kernel",
-        )
-    if not plain.startswith(ELF):
-        raise Unavailable("what the kernel's image holds is no ELF file", "name an unpacked vmlinux by --kernel")
-    draft.write_bytes(plain)
-    draft.chmod(0o644)
-
-
-def _unpack_lz4(packed: bytes) -> bytes:
-    """LZ4's legacy frames: a magic, then blocks with their sizes before them; the kernel adds the whole size.
-
-    Source: LZ4 frame format, legacy frame; Linux, scripts/Makefile.lib (size_append).
-    """
-    from lz4 import block
-
-    plain, at = bytearray(), 4
-    while at + 4 < len(packed):
-        size = int.from_bytes(packed[at : at + 4], "little")
-        plain += block.decompress(packed[at + 4 : at + 4 + size], uncompressed_size=LZ4_BLOCK)
-        at += 4 + size
-    return bytes(plain)
-
-
-_PACKED: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x02\x21\x4c\x18": _unpack_lz4,
-    b"\x1f\x8b": lambda packed: zlib.decompressobj(wbits=31).decompress(packed),
-    b"\xfd7zXZ": lambda packed: lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(packed),
-    b"BZh": lambda packed: bz2.BZ2Decompressor().decompress(packed),
-    b"\x5d\x00": lambda packed: lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(packed),
-}
-"""By what it begins with."""
+        raise BadInput(f"the kernel {guest.version} cannot drive its machine: {lacking[0]} is {told}")
 
 
 def initramfs(busybox: Path, guest: GuestKernel, wanted: Iterable[str], script: Path = GUEST_INIT) -> Path:
@@ -218,7 +155,7 @@ def _inspect(image: Path) -> tuple[str, str]:
         words = content[start : start + 256].split(b"\0")[0].split()
         return words[0].decode(errors="replace") if words else "unknown", digest
     told = re.search(rb"Linux version (\S+) ", content)
-    if (content[:4] == b"\x7fELF" and told) or content[0x38:0x3C] == b"ARM\x64":
+    if (content[:4] == ELF and told) or content[0x38:0x3C] == b"ARM\x64":
         return told[1].decode(errors="replace") if told else "unknown", digest
     raise BadInput(f"{image} is not a Linux kernel: neither a bzImage nor an ELF vmlinux")
 

@@ -43,9 +43,10 @@ class Verdict:
 
 
 def verdict(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle) -> Verdict:
-    """Whether this guest kernel boots under this QEMU with KVM. A boot decides for as long as the machine is up."""
-    if refusal := _refusal():
-        return refusal
+    """Whether this guest kernel boots under this QEMU with KVM, where there is no `refusal`.
+
+    A boot decides for as long as the machine is up.
+    """
     version = version_of(emulator)
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     told = [boot_id, kernel.sha256, emulator, version, str(os.geteuid()), hello.sha256]
@@ -58,7 +59,7 @@ def verdict(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle) -
     return Verdict(**json.loads(places.made_once(target, boot).read_text()))
 
 
-def _refusal() -> Verdict | None:
+def refusal() -> Verdict | None:
     """What needs no guest to be found out."""
     if not DEVICE.exists():
         hint = "load kvm_intel or kvm_amd; in a virtual machine, have its host offer nested virtualization"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -97,11 +97,6 @@ def arguments(profile: Profile, vm: Machine) -> list[str]:
     values = {name: value.replace(",", ",,") for name, value in _values(profile, vm).items() if name != "command_line"}
     values["command_line"] = command_line(profile, vm.accelerator, vm.tsc)
     return [fill(argument, values) for argument in profile.arguments]
-
-
-def in_general(vm: Machine) -> Machine:
-    """The machine without what differs from one campaign, or one moment, to the next: to be described by."""
-    return replace(vm, name="NAME", tsc="TSC", partition=None, owner=None)
 
 
 def machine_type(profile: Profile) -> str:

@@ -36,7 +36,7 @@ PLACES = {
     "console": "where the serial console leads, as the doorbell",
 }
 _PLACE = re.compile(r"\{([a-z_]+)\}")
-_NEEDED = {"name": "name", "memory": "memory", "disk": "disk", "doorbell": "doorbell"}
+_NEEDED = ("name", "memory", "disk", "doorbell")
 DIRECT = ("kernel", "initramfs", "command_line")
 _FILES = ("loader", "nvram", "emulator", "kernel", "initrd", "dtb", "bios")
 """Elements of a domain whose text is the path of a file that has to be there."""

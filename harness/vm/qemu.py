@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from harness.command import find
 from harness.errors import EngineError
@@ -39,8 +39,9 @@ class Inherited:
         self._theirs.append(theirs)
         return ours, str(theirs.fileno())
 
-    def file(self, path: Path, mode: Literal["rb", "wb"]) -> str:
-        file = self._stack.enter_context(path.open(mode, buffering=0))
+    def file(self, path: Path) -> str:
+        """The number of a file that QEMU reads."""
+        file = self._stack.enter_context(path.open("rb", buffering=0))
         self._theirs.append(file)
         return str(file.fileno())
 
@@ -72,7 +73,11 @@ class Monitor:
 
         self._qmp = QEMUMonitorProtocol(connection)
         self._qmp.settimeout(MONITOR_TIMEOUT)
-        self._ask(self._qmp.connect)
+        try:
+            self._ask(self._qmp.connect)
+        except BaseException:
+            self.close()
+            raise
 
     def command(self, name: str, **arguments: Any) -> Any:
         return self._ask(lambda: self._qmp.cmd(name, **arguments))
