@@ -14,7 +14,7 @@ REQUIRE = $(shell unshare --user --map-root-user true 2>/dev/null && echo namesp
 	test -w /var/run/docker.sock && echo docker),$(shell command -v chromium >/dev/null && echo browser)
 endif
 
-.PHONY: setup browser run test check lint proofs
+.PHONY: setup browser run test check lint lab proofs
 .NOTPARALLEL:
 
 setup:
@@ -33,6 +33,10 @@ browser:
 # While working: the tests that take a minute in all and need nothing, on .venv as it is.
 check: .venv lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"
+
+# What KVM does, on machines that have none: in one that is emulated for it. DIRECT=1: on this one, without that.
+lab: setup
+	$(BIN)/python -m lab $(if $(DIRECT),--direct)
 
 # That the statistics hold, from recorded campaigns and by simulation, in some minutes: results/proofs.json.
 proofs: .venv

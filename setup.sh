@@ -1,12 +1,14 @@
 #!/bin/sh
 # Makes this checkout ready: the Debian packages that are missing, and .venv as uv.lock has it.
 # What is named as arguments is installed too. A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
+# With --packages it only says which packages a machine lacks that has nothing.
 set -eu
 cd "$(dirname "$0")"
 PATH=$PATH:/usr/sbin:/sbin # an ordinary user's may lack them
 
 say() { echo "setup: $*" >&2; }
 has() { command -v "$1" >/dev/null; }
+there() { [ -e "$1" ]; }
 
 # /usr/bin/python3 first: every user can run it, and python3-dev has its headers.
 find_python() {
@@ -42,10 +44,10 @@ packages_without_substitute() {
     has iptables || echo iptables
     has mmdebstrap || echo mmdebstrap
     has bwrap || echo bubblewrap
-    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+    there /usr/share/keyrings/debian-archive-keyring.gpg || echo debian-archive-keyring
     { has mke2fs && has debugfs; } || echo e2fsprogs
     { has unshare && has setpriv; } || echo util-linux
-    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    there /etc/ssl/certs/ca-certificates.crt || echo ca-certificates
     # A user for QEMU and a driver: no programs, so dpkg alone can tell.
     for name in $also; do has "$name" || echo "$name"; done
     if has dpkg-query || ! has libvirtd; then echo libvirt-daemon-driver-qemu libvirt-daemon-system; fi
@@ -129,6 +131,16 @@ sync_venv() {
     state >.venv/.synced
 }
 
+if [ "${1-}" = --packages ]; then
+    has() { false; }
+    there() { false; }
+    libvirt_has_headers() { false; }
+    python=
+    also=
+    # shellcheck disable=SC2046 # a list of words
+    echo $(packages_without_substitute)
+    exit
+fi
 also=$*
 find_python
 # shellcheck disable=SC2046 # a list of words

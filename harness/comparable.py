@@ -40,7 +40,7 @@ def check(results: Sequence[Result], allowed: Collection[str] = ()) -> list[str]
 def gating(result: Result) -> dict[str, Any]:
     """Every field that must agree, by the name that --allow-different takes."""
     header = result.header
-    fields = dict(header.host.gating)
+    fields = {"lab": None, **kind_of_host(result)}
     fields |= {"plan cpus": header.plan.limits.cpus, "plan memory": header.plan.limits.memory}
     fields["plan cold"] = header.plan.cold
     for record in result.targets:

@@ -72,9 +72,9 @@ class _Half:
     cells: Mapping[Key, _Cell]
 
     def label(self, target: str) -> str:
-        records = (record for result in self.results for record in result.targets)
-        mine = (record for record in records if record.target == target and record.side == self.side)
-        return next((short_label(record) for record in mine), line(target))
+        found = ((result.header.host.lab, record) for result in self.results for record in result.targets)
+        mine = ((lab, record) for lab, record in found if record.target == target and record.side == self.side)
+        return next((short_label(record, lab) for lab, record in mine), line(target))
 
     def lacking(self, keys: Iterable[Key]) -> Iterator[str]:
         """What there is nothing of, a sentence a target, with the reason where one is known."""

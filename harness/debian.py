@@ -36,7 +36,7 @@ def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
     mmdebstrap = command.find("mmdebstrap", "mmdebstrap")
     options = ["--mode=chrootless", "--variant=extract", "--format=directory", "--skip=cleanup/apt"]
     try:
-        argv: list[str | Path] = [mmdebstrap, *options, f"--include={','.join(wanted)}", SUITE, into, *_sources()]
+        argv: list[str | Path] = [mmdebstrap, *options, f"--include={','.join(wanted)}", SUITE, into, *sources()]
         sandbox.writing_only(into.parent, argv)
     except CommandFailed as error:
         told = f"{error}\n{error.log}"
@@ -64,7 +64,7 @@ def _version(file: str) -> tuple[str, str]:
     return name, version
 
 
-def _sources() -> list[str]:
+def sources() -> list[str]:
     """Where to take the packages from: what the user said, this machine's own archives of the suite, or Debian's."""
     if told := os.environ.get(MIRROR):
         return [told]

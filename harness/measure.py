@@ -16,7 +16,7 @@ from harness.doorbell import Doorbell, timed_window
 from harness.errors import ExitedBeforeReady, RunError, WrongBundle
 from harness.ledger import Ledger
 from harness.meters import cpu, disk, memory
-from harness.model import Applied, Cold, Failure, Phase, Run, Sample, Side, headline
+from harness.model import Accelerated, Applied, Cold, Failure, Phase, Run, Sample, Side, headline
 
 FACTS_TIMEOUT = 15.0
 REST = 0.5
@@ -58,6 +58,7 @@ class _Notes:
     samples: list[Sample] = field(default_factory=list)
     limits: dict[str, Applied] = field(default_factory=dict)
     marks: list[tuple[str, float]] = field(default_factory=list)
+    accelerated: Accelerated | None = None
     error: Failure | None = None
 
 
@@ -107,6 +108,7 @@ def measure(
         facts=notes.facts,
         cold=cold is not None,
         side=cell.side,
+        accelerated=notes.accelerated,
     )
 
 
@@ -130,6 +132,7 @@ def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say)
             if notes.facts.get("bundle") != cell.image.bundle.sha256:
                 raise WrongBundle(f"the instance runs bundle {notes.facts.get('bundle')}, not the one asked for")
             notes.samples += _weigh(bell, instance)
+            notes.accelerated = instance.accelerated()
         enter("stopping")
         bell.mark("stopping")
 

@@ -93,6 +93,11 @@ class Host(msgspec.Struct, frozen=True):
     gating: dict[str, Any]
     informational: dict[str, Any]
 
+    @property
+    def lab(self) -> str | None:
+        """How numbers of a lab are marked; None for a machine that is none. See host.lab."""
+        return f"lab: {self.gating['lab']}" if self.gating.get("lab") else None
+
 
 class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="header"):
     schema: str
@@ -160,6 +165,19 @@ class Failure(msgspec.Struct, frozen=True):
     log: str = ""
 
 
+class Accelerated(msgspec.Struct, frozen=True):
+    """What ran a guest, by QEMU's own word over QMP, asked in every run.
+
+    present, enabled: of `query-kvm`. counters: of `query-stats`, what the host's KVM counted of the guest's vCPUs since
+    they were made: `exits` (how often the CPU left the guest), some of them by cause; reason: why there are none.
+    """
+
+    present: bool
+    enabled: bool
+    counters: dict[str, Count] = {}
+    reason: str | None = None
+
+
 class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run"):
     """One lifecycle of one instance. `marks` are seconds since requested, in the order of time."""
 
@@ -180,6 +198,7 @@ class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run"):
     instances: Count = 1
     instance: Count = 0
     side: Side | None = None
+    accelerated: Accelerated | None = None
 
     def __post_init__(self) -> None:
         times = [at for _, at in self.marks]

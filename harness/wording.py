@@ -43,16 +43,23 @@ def listed(parts: Iterable[str], template: str = "{some}, {more}") -> Words:
     return reduce(lambda some, more: Words(template, some=some, more=more), told) if told else Words("")
 
 
-def label(target: TargetRecord) -> str:
-    """A target's key and, for a virtual machine, what ran the guest. "KVM" is said only where KVM did."""
-    ran = accelerator(target)
-    return line(target.target) if ran is None else Words("{target} · {ran}", target=line(target.target), ran=ran)
+def label(target: TargetRecord, lab: str | None = None) -> str:
+    """A target's key and, for a virtual machine, what ran the guest. "KVM" is said only where KVM did.
+
+    lab: the mark of a machine whose numbers are to be known for what they are wherever they are shown.
+    """
+    return _marked(line(target.target), accelerator(target), lab and line(lab))
 
 
-def short_label(target: TargetRecord) -> str:
+def short_label(target: TargetRecord, lab: str | None = None) -> str:
     """The same in a word, where there is no room for the reason: "libvirt/pc · QEMU TCG"."""
-    ran = {None: "", "kvm": " · KVM", "tcg": " · QEMU TCG"}.get(target.accelerator, f" · {target.accelerator}")
-    return line(target.target + ran)
+    return _marked(line(target.target), ran(target), lab and line(lab))
+
+
+def _marked(target: str, *marks: str | None) -> str:
+    for mark in filter(None, marks):
+        target = Words("{target} · {ran}", target=target, ran=mark)
+    return target
 
 
 COLD = {
@@ -65,8 +72,8 @@ COLD = {
 class Labels:
     """Labels by target key, in the order in which the targets were recorded."""
 
-    def __init__(self, targets: Iterable[TargetRecord]) -> None:
-        self._labels = {target.target: label(target) for target in targets}
+    def __init__(self, targets: Iterable[TargetRecord], lab: str | None) -> None:
+        self._labels = {target.target: label(target, lab) for target in targets}
         self._places = {target: place for place, target in enumerate(self._labels)}
 
     def __getitem__(self, target: str) -> str:

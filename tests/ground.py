@@ -18,6 +18,8 @@ from harness.ledger import remove_folder
 
 REPOSITORY = Path(__file__).parents[1]
 WORKLOADS = Path(__file__).parent / "workloads"
+SHARED = os.environ.get("WEIGHBRIDGE_SHARED", "kernels").split(",")
+"""Folders of the real cache that the tests' own has too: in the lab, where nothing can be downloaded, all of them."""
 TIMEOUT = 400.0
 """Seconds that any command may take: what hangs fails."""
 
@@ -73,7 +75,7 @@ class Ground:
 def ground(owner: int | None = None) -> Iterator[Ground]:
     """New ground, removed at the end. owner: the uid it belongs to; then it has a cache of its own.
 
-    Otherwise the cache is one for all tests. Guest kernels are those of the real one.
+    Otherwise the cache is one for all tests. What is SHARED is that of the real one.
     """
     with _folder() as folder:
         cache = folder / "cache" if owner is not None else lasting().folder / "cache"
@@ -105,9 +107,9 @@ def _folder() -> Iterator[Path]:
 
 
 def _make_cache(cache: Path) -> None:
-    kernels = places.folder(places.cache() / "kernels")
     cache.mkdir()
-    (cache / "kernels").symlink_to(kernels)
+    for name in SHARED:
+        (cache / name).symlink_to(places.folder(places.cache() / name))
 
 
 def _told(cache: Path, state: Path) -> dict[str, str]:

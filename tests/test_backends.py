@@ -15,7 +15,7 @@ from harness.errors import Unavailable
 from harness.meters.memory import CACHE
 from harness.model import Run, Sample, headline
 from harness.store import Result, read
-from tests.expected import EVERYWHERE, EXPECTED, LIMITS, VM
+from tests.expected import ACCELERATOR, EVERYWHERE, EXPECTED, LIMITS, VM
 from tests.ground import Ground, ground
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _kinds(target: str, group: str) -> dict[str, set[str | None]]:
         return {metric: {None} for metric in WEIGHED}
     if group == "guest":
         return {metric: {"shmem"} for metric in WEIGHED}
-    named: set[str | None] = {CACHE} if group == "vmm" else set()
+    named: set[str | None] = {CACHE} if group == "vmm" and ACCELERATOR == "tcg" else set()
     kinds = {"anonymous", "file", "shmem"} | named
     return {"memory.rss": kinds, "memory.pss": kinds, "memory.uss": {None} | named}
 
@@ -244,7 +244,7 @@ def test_the_guests_ram_is_told_from_the_vmms(weighed: Weighed, target: str) -> 
     for run in weighed.runs(target):
         values = {(s.group, s.part): s.value or 0 for s in run.samples if s.metric == "memory.rss"}
         assert 2**24 < values["guest", "shmem"] <= LIMITS.memory
-        assert values["vmm", CACHE] > 2**20
+        assert (values.get(("vmm", CACHE), 0) > 2**20) == (ACCELERATOR == "tcg")
         assert sum(amount for (group, part), amount in values.items() if group == "vmm" and part != CACHE) > 2**23
 
 
@@ -285,10 +285,21 @@ def test_limits_are_told(weighed: Weighed, target: str) -> None:
 
 
 @every_weighed
+def test_qemu_says_what_ran_the_guest(weighed: Weighed, target: str) -> None:
+    for run in weighed.runs(target):
+        said = run.accelerated
+        assert (said is not None) == EXPECTED[target].own_kernel
+        if said is not None:
+            assert said.enabled == (ACCELERATOR == "kvm")
+            assert (said.counters.get("exits", 0) > 0) == said.enabled
+            assert bool(said.reason) != said.enabled
+
+
+@every_weighed
 def test_what_stands_behind_a_target(weighed: Weighed, target: str) -> None:
     [record] = [record for record in weighed.result.targets if record.target == target]
     assert record.version
     assert record.whose == ("private" if target == "docker" or target.startswith("libvirt") else "system")
     assert (record.accelerator, bool(record.accelerator_reason)) == (
-        ("tcg", True) if EXPECTED[target].own_kernel else (None, False)
+        (ACCELERATOR, True) if EXPECTED[target].own_kernel else (None, False)
     )

@@ -311,17 +311,17 @@ def test_the_archives_of_another_system_are_not_used(monkeypatch: pytest.MonkeyP
         "Ubuntu|deb http://archive.ubuntu.com/ubuntu/ noble main",
     ]
     monkeypatch.setattr(command, "run", lambda argv: "\n".join(listed))
-    assert debian._sources() == [
+    assert debian.sources() == [
         "deb http://ftp.cn.debian.org/debian/ bookworm main",
         "deb http://security.debian.org/ bookworm-security main",
     ]
     monkeypatch.setattr(command, "run", lambda argv: listed[-1])
-    assert debian._sources() == []  # mmdebstrap then takes Debian's
+    assert debian.sources() == []  # mmdebstrap then takes Debian's
 
 
 @pytest.mark.engine
 def test_a_root_of_its_own_on_another_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian, "_sources", list)
+    monkeypatch.setattr(debian, "sources", list)
     assert set(debian.unpack(["busybox-static"], tmp_path / "root")) == {"busybox-static", "usr-is-merged"}
     assert not (tmp_path / "root/etc/apt").exists()
 

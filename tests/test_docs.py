@@ -1,8 +1,8 @@
 """What the documentation shows is what the program prints, and what it points to is there.
 
-After a new results/sample.jsonl, machines.jsonl, selfbench.json or comparison.jsonl.gz: `.venv/bin/python
+After a new results/sample.jsonl, machines.jsonl, lab/, selfbench.json or comparison.jsonl.gz: `.venv/bin/python
 tests/test_docs.py` writes the README's table, the committed reports and a picture of the first screen, the figures of
-docs/PERFORMANCE.md and the comparison in docs/CI.md.
+docs/PERFORMANCE.md, what docs/LAB.md found and the comparison in docs/CI.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from rich.console import Console
 
 from harness import comparison, gate
-from harness.report import compared, tables, terminal
+from harness.report import compared, markdown, tables, terminal
 from harness.report.formats import write
 from harness.report.summary import counted, summarize
 from harness.stats import compare
@@ -30,6 +30,8 @@ from harness.stats.estimate import ratio_interval
 from harness.store import Result, amount, read
 from harness.vm import profile
 from harness.wording import NONE, times
+from lab import proof
+from lab.inside import KVM, TCG
 from selfbench import rounds
 from selfbench.document import Selfbench
 from selfbench.document import table as figures_table
@@ -56,6 +58,11 @@ PROVED = re.compile(r"(<!-- proofs: [^\n]*-->\n).*?(<!-- /proofs -->)", re.DOTAL
 MACHINES = ROOT / "results/machines.jsonl"
 MACHINES_REPORT = ROOT / "reports/machines"
 ORDINARY = "libvirt/pc"
+LAB = ROOT / "docs/LAB.md"
+LAB_RESULTS = ROOT / "results/lab"
+LAB_CAMPAIGNS = [LAB_RESULTS / name for name in (KVM, TCG)]
+LAB_REPORT = ROOT / "reports/lab"
+FOUND = re.compile(r"(<!-- lab: [^\n]*-->\n).*?(<!-- /lab -->)", re.DOTALL)
 WEIGHED = re.compile(r"(<!-- machines: [^\n]*-->\n).*?(<!-- /machines -->)", re.DOTALL)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -210,9 +217,27 @@ def test_every_machine_is_in_the_committed_campaign() -> None:
         assert ratio is not None and ratio.ratio <= most, target
 
 
-@pytest.mark.parametrize(("source", "report"), [(SAMPLE, REPORT), (MACHINES, MACHINES_REPORT)])
-def test_a_committed_report_is_what_the_program_writes(tmp_path: Path, source: Path, report: Path) -> None:
-    write([read(source)], tmp_path, FORMATS)
+def in_lab() -> str:
+    """What the lab found, and that it was KVM."""
+    about = json.loads((LAB_RESULTS / "lab.json").read_text())
+    headline = markdown.table(tables.headline(summarize([read(each) for each in LAB_CAMPAIGNS])))
+    steps = ", ".join(f"{step['name']} {step['seconds']:.0f} s" for step in about["steps"])
+    told = f"Proof: {proof.of(LAB_RESULTS)}. All of it took {about['seconds'] / 60:.0f} min; in the lab: {steps}."
+    return "\n" + re.sub(r"^- ", "", headline.replace("\n- ", "\n\n"), flags=re.MULTILINE) + f"\n\n{told}\n"
+
+
+def test_the_lab_is_shown_as_it_was() -> None:
+    found = FOUND.search(LAB.read_text())
+    assert found
+    assert found[0] == f"{found[1]}{in_lab()}{found[2]}", f"run .venv/bin/python {Path(__file__).name}"
+
+
+REPORTS = {REPORT: [SAMPLE], MACHINES_REPORT: [MACHINES], LAB_REPORT: LAB_CAMPAIGNS}
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
+def test_a_committed_report_is_what_the_program_writes(tmp_path: Path, report: Path) -> None:
+    write([read(source) for source in REPORTS[report]], tmp_path, FORMATS)
     for name in ("index.html", "report.md"):
         shown, committed = ((folder / name).read_text("utf-8") for folder in (tmp_path, report))
         assert without_data(shown) == without_data(committed), f"{name}: run .venv/bin/python {Path(__file__).name}"
@@ -259,8 +284,9 @@ def regenerate() -> None:
     PERFORMANCE.write_text(WEIGHED.sub(lambda found: found[1] + machines() + found[2], PERFORMANCE.read_text()))
     METHOD.write_text(PROVED.sub(lambda found: found[1] + proved() + found[2], METHOD.read_text()))
     CI.write_text(with_comparison(CI.read_text()))
-    write([read(SAMPLE)], REPORT, FORMATS)
-    write([read(MACHINES)], MACHINES_REPORT, FORMATS)
+    LAB.write_text(FOUND.sub(lambda found: found[1] + in_lab() + found[2], LAB.read_text()))
+    for report, sources in REPORTS.items():
+        write([read(source) for source in sources], report, FORMATS)
     with chromium() as browser, opened(browser, REPORT / "index.html", viewport=SCREEN) as seen:
         seen.page.screenshot(path=REPORT / "page.png")
 

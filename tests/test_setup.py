@@ -79,6 +79,17 @@ def packages(call: str) -> list[str]:
     return [word for word in call.split(" install ")[1].split() if not word.startswith("-")]
 
 
+def test_what_a_machine_without_anything_needs_is_told_whatever_is_here(checkout: Checkout) -> None:
+    asked = ["/bin/sh", "./setup.sh", "--packages"]
+    told = [
+        subprocess.run(asked, cwd=checkout.folder, env={"PATH": path}, capture_output=True, text=True, check=True)
+        for path in (str(checkout.folder / "bin"), os.environ["PATH"])
+    ]
+    assert told[0].stdout == told[1].stdout and told[0].stderr == ""
+    assert {"python3", "gcc", "libvirt-dev", "qemu-system-x86", "docker.io"} <= set(told[0].stdout.split())
+    assert not (checkout.folder / "calls").exists() and not (checkout.folder / ".venv").exists()
+
+
 def test_a_second_run_finds_nothing_to_do(checkout: Checkout) -> None:
     (install, sync), _ = checkout.setup()
     assert install.startswith("apt-get -q install -y --no-install-recommends --no-remove ")

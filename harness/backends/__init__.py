@@ -19,7 +19,7 @@ from harness.bundle import Bundle
 from harness.doorbell import Doorbell, Mark
 from harness.errors import BadInput, Unavailable
 from harness.ledger import Ledger
-from harness.model import Applied, Group, Limits, Plan, TargetRecord
+from harness.model import Accelerated, Applied, Group, Limits, Plan, TargetRecord
 
 API = 1
 ENTRY_POINTS = "weighbridge.backends"
@@ -76,6 +76,10 @@ class Instance(ABC):
     @abstractmethod
     def log(self) -> str:
         """The tail of what the instance printed."""
+
+    def accelerated(self) -> Accelerated | None:
+        """For a VM: what ran its guest, by the VMM's own word. Raises RunError where that is not what was chosen."""
+        return None
 
     def status(self) -> int | None:
         """Its exit status once it ended, where the engine tells it."""

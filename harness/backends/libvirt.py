@@ -10,8 +10,9 @@ import platform
 import select
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from harness import cgroup
@@ -25,15 +26,21 @@ from harness.ledger import Ledger
 from harness.model import Limits, Plan, TargetRecord
 from harness.process import END_TIMEOUT
 from harness.vm import machine
+from harness.vm.acceleration import Ask
 from harness.vm.backend import DiskImage, Saved, VirtualMachine, VmBackend, ring
-from harness.vm.machine import Machine
+from harness.vm.machine import Accelerator, Machine
 
 
 class LibvirtMachine(VirtualMachine):
-    def __init__(self, engine: LibvirtEngine, name: str, pid: int, folder: Path, limits: Limits) -> None:
-        super().__init__(pid, folder, limits)
+    def __init__(
+        self, engine: LibvirtEngine, name: str, pid: int, folder: Path, limits: Limits, accelerator: Accelerator
+    ) -> None:
+        super().__init__(pid, folder, limits, accelerator)
         self.engine = engine
         self.name = name
+
+    def asking(self) -> AbstractContextManager[Ask]:
+        return nullcontext(partial(self.engine.ask, self.name))
 
     def cgroups(self) -> Mapping[str, Path]:
         """Those that are named after the domain: without a partition QEMU stays in the one of whoever started it."""
@@ -109,7 +116,7 @@ class Libvirt(VmBackend):
             stack.enter_context(_gone_afterwards(pid))
             stack.callback(engine.destroy_domain, self.engine.uri, name)
             engine.resume(domain)
-            yield LibvirtMachine(self.engine, name, pid, folder, image.limits)
+            yield LibvirtMachine(self.engine, name, pid, folder, image.limits, self.accelerator)
 
     def save(self, instance: VirtualMachine, memory: Path) -> Saved:
         assert isinstance(instance, LibvirtMachine)

@@ -32,19 +32,19 @@ for command in (run, ab, report, site, compare, baseline_group, doctor, facts, c
     cli.add_command(command)
 
 
-def _invoke() -> Any:
+def _invoke(command: click.Command) -> Any:
     try:
-        return cli.main(standalone_mode=False)
+        return command.main(standalone_mode=False)
     except click.Abort:  # which click makes of an interruption, and hides it in
         check()
         raise
 
 
-def main() -> None:
+def main(command: click.Command = cli) -> None:
     """Runs a command and turns whatever goes wrong into one line and an exit code."""
     try:
         with interruptible():
-            code = _invoke()
+            code = _invoke(command)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = BAD_INPUT

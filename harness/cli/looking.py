@@ -56,15 +56,16 @@ def site(folder: Path | None, lang: str) -> int:
 def doctor(as_json: bool, **flags: Any) -> int:
     """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
     from harness.doctor import examine
+    from harness.host import describe
 
-    findings = examine(plan.make(None, flags))
+    findings, lab = examine(plan.make(None, flags)), describe().lab
     if as_json:
         print(msgspec.json.encode(findings).decode())
     for finding in findings if not as_json else ():
         if finding.record is not None:
             record = finding.record
             remedy = f". For KVM: {finding.hint}" if finding.hint else ""
-            print(f"{label(record)}: {record.engine} {record.version}, whose: {record.whose}{remedy}")
+            print(f"{label(record, lab)}: {record.engine} {record.version}, whose: {record.whose}{remedy}")
         else:
             print(f"{finding.target}: not here: {finding.reason}. Try: {finding.hint}")
     return 0 if any(finding.record for finding in findings) else NOTHING_RAN
@@ -81,6 +82,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
 def facts(target: str, as_json: bool, **flags: Any) -> int:
     """What isolation a target buys: starts one instance of it and reads from inside what it is separated from."""
     from harness.facts import ask
+    from harness.host import describe
     from harness.report import terminal
 
     asked = plan.make(None, {"targets": target, **flags})
@@ -95,7 +97,7 @@ def facts(target: str, as_json: bool, **flags: Any) -> int:
         told = {"target": target, "isolation": inside.isolation, "limits": inside.run.limits, "facts": inside.run.facts}
         print(msgspec.json.encode(told).decode())
     else:
-        terminal.show_isolation(label(inside.record), inside.isolation, inside.run.limits, Console())
+        terminal.show_isolation(label(inside.record, describe().lab), inside.isolation, inside.run.limits, Console())
     return 0
 
 

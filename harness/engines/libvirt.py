@@ -5,6 +5,7 @@ The embedded driver serves one root folder in a process's life, and libvirt must
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import xml.etree.ElementTree as ET
@@ -107,6 +108,20 @@ class LibvirtEngine:
             return self.connection.lookupByName(name)
         except sdk.libvirtError as error:
             raise EngineError(f"libvirt: {error.get_error_message()}") from error
+
+    def ask(self, name: str, command: str, **arguments: Any) -> Any:
+        """What a domain's QEMU answers over QMP. Raises EngineError for what it, or libvirt, refuses."""
+        sdk = _sdk()
+        import libvirt_qemu
+
+        asked = json.dumps({"execute": command, "arguments": arguments})
+        try:
+            answer = json.loads(libvirt_qemu.qemuMonitorCommand(self.connection.lookupByName(name), asked, 0))
+        except sdk.libvirtError as error:
+            raise EngineError(f"libvirt: {error.get_error_message()}") from error
+        if "error" in answer:
+            raise EngineError(f"QEMU's monitor: {answer['error']['desc']}")
+        return answer["return"]
 
     def metadata(self, name: str) -> tuple[Path, ...]:
         """What the driver keeps of a domain: its state, its log, its folder."""

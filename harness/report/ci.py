@@ -25,6 +25,7 @@ from harness.store import Result
 from harness.wording import line, ran, unit
 
 _UNITS = {"s": "seconds", "B": "bytes", "1": ""}
+NAMED = {"cold": "cold {}", "lab": "lab: {}"}
 _BENCHMARK, _MEASURE = 1024, 64
 """How many characters Bencher takes for a name."""
 
@@ -39,7 +40,7 @@ class Number:
     @property
     def place(self) -> str:
         """The labels as a name: "hello · libvirt/pc · QEMU TCG · cold image"."""
-        return " · ".join(f"cold {value}" if name == "cold" else value for name, value in self.labels.items())
+        return " · ".join(NAMED.get(name, "{}").format(value) for name, value in self.labels.items())
 
 
 def numbers(summary: Summary, results: Sequence[Result]) -> Iterator[Number]:
@@ -52,6 +53,7 @@ def numbers(summary: Summary, results: Sequence[Result]) -> Iterator[Number]:
                 "target": row.target,
                 "accelerator": accelerators.get(row.target, "its engine was not recorded"),
                 "cold": campaign.cold,
+                "lab": campaign.host.gating.get("lab"),
             }
             yield Number(row, {name: value for name, value in labels.items() if value is not None})
 

@@ -18,7 +18,7 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
     """The tidy frames of all results, one below the other, with each target's label beside its key."""
     frames = []
     for result in results:
-        values, labels = result.frame(), Labels(result.targets)
+        values, labels = result.frame(), Labels(result.targets, result.header.host.lab)
         after = list(values.columns).index("target") + 1
         values.insert(after, "label", [labels[target] for target in values["target"]])
         frames.append(values)

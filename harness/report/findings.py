@@ -98,9 +98,12 @@ def sentence(campaign: Campaign, workload: str, metric: str) -> Words | None:
     told = [_words(each, each.ratio, nouns) for each in mine if each.ratio]
     if not told:
         return None
+    here = Words("On this machine")
+    if lab := campaign.host.lab:
+        here = Words("{here} ({lab})", here=here, lab=line(lab))
     if len(told) == 1:
-        return Words("On this machine {first}.", first=told[0])
-    return Words("On this machine {first}, and {second}.", first=told[0], second=told[1])
+        return Words("{here} {first}.", here=here, first=told[0])
+    return Words("{here} {first}, and {second}.", here=here, first=told[0], second=told[1])
 
 
 def nothing_found(campaigns: Sequence[Campaign]) -> Words:

@@ -240,7 +240,7 @@ def _parts(title: str) -> list[object]:
 def _launches(results: Sequence[Result], everything: Sequence[tuple[Result, Run]]) -> Table:
     """Every measured launch with its headlines, in the order in which they were."""
     several = len(results) > 1
-    labels = {id(result): Labels(result.targets) for result in results}
+    labels = {id(result): Labels(result.targets, result.header.host.lab) for result in results}
     rows, about = [], []
     for result, run in everything[:MOST_LAUNCHES]:
         told = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from statistics import median
 
 from harness.model import Applied
 from harness.report import tables
@@ -18,6 +19,7 @@ def details(campaign: Campaign) -> list[Table]:
         *tables.pieces(campaign),
         unavailable(campaign),
         limits(campaign),
+        accelerations(campaign),
         configurations(campaign),
         bundles(campaign),
         host(campaign),
@@ -66,6 +68,24 @@ def configurations(campaign: Campaign) -> Table:
     columns = (Words("Target"), Words("Engine"), Words("Whose"), Words("Profile"))
     about = tuple(About(line(c.target)) for c in campaign.configurations)
     return Table(Words("Configurations"), columns, tuple(rows), about=about)
+
+
+def accelerations(campaign: Campaign) -> Table:
+    """The proof of the word KVM: QEMU was asked in every run, and the host's KVM has counted."""
+    rows = []
+    for a in campaign.accelerations:
+        said = Words("KVM is enabled") if a.enabled else Words("KVM is not enabled")
+        middle = f"{median(a.exits):,.0f}" if a.exits else NONE
+        rows.append((*who(campaign, a), said, str(a.runs), middle, a.reason or ""))
+    columns = (
+        *where(campaign),
+        Words("QEMU says"),
+        Words("Runs"),
+        Words("Exits from the guest, median"),
+        Words("Note"),
+    )
+    about = tuple(map(about_of, campaign.accelerations))
+    return Table(Words("What ran the guests"), columns, tuple(rows), about=about)
 
 
 def limits(campaign: Campaign) -> Table:

@@ -43,6 +43,19 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Acceleration:
+    """What QEMU itself said of the machines of one cell. exits: of each run whose counters could be read."""
+
+    target: str
+    label: str
+    workload: str
+    enabled: bool
+    runs: int
+    exits: tuple[int, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Failed:
     """One failed run of either phase. `log` may have many lines, all text is printable."""
 
@@ -117,6 +130,7 @@ class Campaign:
     configurations: tuple[Configuration, ...]
     rows: tuple[Row, ...]
     limits: tuple[Limit, ...]
+    accelerations: tuple[Acceleration, ...]
     insides: tuple[Inside, ...]
     failures: tuple[Failed, ...]
     unavailable: tuple[Absent, ...]
@@ -165,7 +179,7 @@ def _campaign(result: Result) -> Campaign:
     fake = next((target.target for target in result.targets if target.engine == "fake"), None)
     if fake is not None:
         raise BadInput(f"{result.path}: the target {fake} is a stand-in made for tests, there is nothing to report")
-    header, labels, runs = result.header, Labels(result.targets), counted(result)
+    header, labels, runs = result.header, Labels(result.targets, result.header.host.lab), counted(result)
     cells = rows.cells(runs, labels)
     reference, made, launches = rows.rows(result, cells, labels)
     return Campaign(
@@ -194,6 +208,7 @@ def _campaign(result: Result) -> Campaign:
         ),
         rows=tuple(made),
         limits=_limits(cells, labels),
+        accelerations=tuple(_accelerations(cells, labels)),
         insides=inside.found(header.host, cells, labels),
         failures=tuple(_failed(run, labels) for run in result.runs if not run.ok),
         unavailable=tuple(Absent(line(u.target), line(u.reason), line(u.hint)) for u in result.unavailable),
@@ -227,6 +242,17 @@ def _limits(cells: Mapping[Cell, Sequence[Run]], labels: Labels) -> tuple[Limit,
         for (workload, target), runs in cells.items()
         for (name, applied), n in Counter(limit for run in runs for limit in run.limits.items()).items()
     )
+
+
+def _accelerations(cells: Mapping[Cell, Sequence[Run]], labels: Labels) -> Iterator[Acceleration]:
+    """Of each cell of machines, and of both where its runs differ in what ran them."""
+    for (workload, target), runs in cells.items():
+        said = [run.accelerated for run in runs if run.accelerated]
+        for enabled in dict.fromkeys(each.enabled for each in said):
+            mine = [each for each in said if each.enabled is enabled]
+            exits = tuple(each.counters["exits"] for each in mine if "exits" in each.counters)
+            reason = next((line(each.reason) for each in mine if each.reason), None)
+            yield Acceleration(line(target), labels[target], line(workload), enabled, len(mine), exits, reason)
 
 
 def _failed(run: Run, labels: Labels) -> Failed:

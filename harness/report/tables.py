@@ -10,7 +10,7 @@ from harness import meters
 from harness.meters.isolation import Whose
 from harness.metrics import METRICS, Metric
 from harness.report.rows import Row
-from harness.report.summary import Campaign, Failed, Limit, Summary
+from harness.report.summary import Acceleration, Campaign, Failed, Limit, Summary
 from harness.stats.estimate import CONFIDENCE
 from harness.wording import COLD, NONE, Words, line, measured, quantity, times, unit
 
@@ -189,11 +189,11 @@ def where(campaign: Campaign) -> tuple[str, ...]:
     return (Words("Target"), Words("Workload")) if several else (Words("Target"),)
 
 
-def who(campaign: Campaign, row: Row | Limit) -> tuple[str, ...]:
+def who(campaign: Campaign, row: Row | Limit | Acceleration) -> tuple[str, ...]:
     return (row.label, row.workload)[: len(where(campaign))]
 
 
-def about_of(what: Row | Limit | Failed) -> About:
+def about_of(what: Row | Limit | Acceleration | Failed) -> About:
     return About(line(what.target), line(what.workload), what.metric if isinstance(what, Row) else None)
 
 

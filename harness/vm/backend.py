@@ -8,7 +8,7 @@ import shutil
 import socket
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -22,9 +22,10 @@ from harness.command import find, run, version_of
 from harness.doorbell import Doorbell, Mark
 from harness.errors import BadInput, Unavailable
 from harness.ledger import Ledger
-from harness.model import Applied, Group, Limits, Plan
+from harness.model import Accelerated, Applied, Group, Limits, Plan
 from harness.process import tail
-from harness.vm import bootdisk, guest, kvm, machine, profile, vmlinux
+from harness.vm import acceleration, bootdisk, guest, kvm, machine, profile, vmlinux
+from harness.vm.acceleration import Ask
 from harness.vm.guest import GuestKernel
 from harness.vm.kvm import Verdict
 from harness.vm.machine import Accelerator, Machine
@@ -56,14 +57,23 @@ class DiskImage(Image):
 
 
 class VirtualMachine(Instance):
-    """pid: of QEMU. folder: its disk and what its serial console said."""
+    """pid: of QEMU. folder: its disk and what its serial console said. accelerator: what is to run its guest."""
 
     guest_ram = machine.GUEST_RAM
 
-    def __init__(self, pid: int, folder: Path, limits: Limits) -> None:
+    def __init__(self, pid: int, folder: Path, limits: Limits, accelerator: Accelerator) -> None:
         self.pid = pid
         self.folder = folder
         self._limits = limits
+        self._accelerator = accelerator
+
+    @abstractmethod
+    def asking(self) -> AbstractContextManager[Ask]:
+        """A QMP session, the only one of this machine."""
+
+    def accelerated(self) -> Accelerated:
+        with self.asking() as ask:
+            return acceleration.of(ask, self._accelerator)
 
     def processes(self) -> Mapping[Group, list[int] | Unseen]:
         hidden = Unseen("inside the guest: its processes are not visible from the host")

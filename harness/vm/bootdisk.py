@@ -53,7 +53,7 @@ def _write(draft: Path, configuration: str, kernel: Path, initramfs: Path, root:
     boot, core = _boot_partition(work, kernel, initramfs), _core(configuration)
     first, second = boot.stat().st_size // SECTOR, root.stat().st_size // SECTOR
     partitions = ((boot, FIRST, first), (root, FIRST + first, second))
-    sector = bytearray((_grub() / "usr/lib/grub/i386-pc/boot.img").read_bytes())
+    sector = bytearray((grub() / "usr/lib/grub/i386-pc/boot.img").read_bytes())
     sector[446:510] = bytes(64)  # on a floppy there would be code
     for number, (_, begin, size) in enumerate(partitions):
         # A partition: whether it is active, no CHS, its type, its first sector and how many it has.
@@ -85,20 +85,20 @@ def _boot_partition(work: Path, kernel: Path, initramfs: Path) -> Path:
 
 def _core(configuration: str) -> bytes:
     """GRUB's core image with its configuration inside. Raises Unavailable where it does not fit before a partition."""
-    grub = _grub()
-    with tempfile.TemporaryDirectory(dir=places.folder(grub / "tmp")) as folder:
+    unpacked = grub()
+    with tempfile.TemporaryDirectory(dir=places.folder(unpacked / "tmp")) as folder:
         inside = Path(folder)
         (inside / "grub.cfg").write_text(configuration)
         seen = f"/tmp/{inside.name}"
         argv = ["grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/", "-c", f"{seen}/grub.cfg"]
-        sandbox.within(grub, [*argv, "-o", f"{seen}/core.img", *MODULES])
+        sandbox.within(unpacked, [*argv, "-o", f"{seen}/core.img", *MODULES])
         core = (inside / "core.img").read_bytes()
     if len(core) > (FIRST - 1) * SECTOR:
         raise Unavailable("GRUB's core image reaches into the first partition", "take another profile")
     return core
 
 
-def _grub() -> Path:
+def grub() -> Path:
     """Debian's GRUB with all that it needs, unpacked: nothing of it is installed here."""
 
     def unpack(draft: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +45,12 @@ class Inherited:
         self._theirs.append(file)
         return str(file.fileno())
 
+    def lend(self, file: IO[bytes]) -> str:
+        """The number of an open file that stays ours too."""
+        copy = self._stack.enter_context(os.fdopen(os.dup(file.fileno()), "r+b", buffering=0))
+        self._theirs.append(copy)
+        return str(copy.fileno())
+
     def close(self) -> None:
         """They are QEMU's alone from now on."""
         for each in self._theirs:
@@ -54,6 +60,11 @@ class Inherited:
 def words(emulator: str, arguments: Sequence[str]) -> list[str]:
     """QEMU's whole command line; it ends with us, however we end."""
     return [find("setpriv", "util-linux"), "--pdeathsig", "KILL", emulator, *SANDBOX, *arguments]
+
+
+def monitor(number: str) -> list[str]:
+    """Arguments that have QEMU listen for QMP on an open socket of that number."""
+    return ["-chardev", f"socket,id=qmp,fd={number}", "-mon", "chardev=qmp,mode=control"]
 
 
 @contextmanager
@@ -101,7 +112,10 @@ class Monitor:
                 raise EngineError("QEMU could not save the machine")
 
     def close(self) -> None:
-        self._qmp.close()
+        from qemu.qmp import QMPError
+
+        with suppress(QMPError, OSError, EOFError):  # a session that broke: whoever asked was told
+            self._qmp.close()
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         from qemu.qmp import QMPError

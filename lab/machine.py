@@ -1,0 +1,100 @@
+"""The lab's machine (L1): Debian under QEMU's software emulation, with a CPU that has SVM, and a deadline.
+
+All of QEMU's threads are held to one CPU. Its emulation of SVM (target/i386/tcg/sysemu/svm_helper.c, do_vmexit) changes
+a vCPU's interrupt_request outside of the lock under which the timers' thread sets it: on two CPUs one in six of the
+guests lost a timer interrupt that way (pending in the local APIC's IRR, and never delivered), and L1 slept for ever. On
+one CPU a single instruction cannot be torn.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+from harness.command import find, run
+from harness.errors import StartTimeout
+from harness.host import LAB
+from harness.ledger import Ledger
+from harness.process import tail
+from harness.vm import qemu
+from lab.system import System
+
+NAMED = "nested under emulation"
+MEMORY = "4G"
+ROOM = 2**30
+"""Bytes for what comes out."""
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off apparmor=0"
+"""apparmor=0: Debian's Docker asks for a profile where there is AppArmor, and would have to compile one."""
+
+
+@contextmanager
+def ran(
+    system: System, carried: Path, ledger: Ledger, folder: Path, deadline: float, hear: Callable[[str], None]
+) -> Iterator[IO[bytes]]:
+    """The machine has run to its end: the disk that it wrote. hear: is told each line of its console.
+
+    deadline: on the monotonic clock. Raises StartTimeout where the machine has not ended by then.
+    """
+    with ExitStack() as stack:
+        out = stack.enter_context(tempfile.TemporaryFile())  # it has no name: whoever is killed leaves nothing
+        out.truncate(ROOM)
+        inherited = qemu.Inherited(stack)
+        console, console_fd = inherited.pair()
+        argued = [*arguments(system, carried)]
+        argued += ["-drive", f"file=/proc/self/fd/{inherited.lend(out)},format=raw,if=virtio,cache=unsafe"]
+        argued += ["-chardev", f"socket,id=console,fd={console_fd}", "-serial", "chardev:console"]
+        log = folder / "qemu.log"
+        argv = [find("taskset", "util-linux"), "--cpu-list", str(max(os.sched_getaffinity(0)))]
+        argv += qemu.words(emulator(), argued)
+        with qemu.started(ledger, ledger.name(), argv, inherited, log):
+            _listen(console, deadline, hear)
+        for line in tail(log).splitlines():
+            hear(line)
+        yield out
+
+
+def take_out(disk: IO[bytes], into: Path) -> None:
+    """Unpacks the tar that the machine wrote. Raises CommandFailed where it wrote none."""
+    run(["tar", "--extract", "--no-same-owner", "--file", f"/proc/{os.getpid()}/fd/{disk.fileno()}", "-C", into])
+
+
+def emulator() -> str:
+    """Raises Unavailable."""
+    return find("qemu-system-x86_64", "qemu-system-x86")
+
+
+def arguments(system: System, carried: Path) -> list[str]:
+    """All that makes the machine what it is, but for what connects it."""
+    return [
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
+        *("-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", "1", "-m", MEMORY),
+        *("-smbios", f"type=1,product={LAB}{NAMED}", "-device", "virtio-rng-pci"),
+        *("-kernel", str(system.kernel), "-initrd", str(system.initramfs), "-append", COMMAND_LINE),
+        *("-drive", f"file={system.disk},format=raw,if=virtio,snapshot=on"),
+        *("-drive", f"file={carried},format=raw,if=virtio,readonly=on"),
+    ]
+
+
+def _listen(console: socket.socket, deadline: float, hear: Callable[[str], None]) -> None:
+    """Until QEMU ends and so closes its console."""
+    rest = b""
+    while True:
+        if not select.select([console], [], [], max(0.0, deadline - monotonic()))[0]:
+            hear(rest.decode(errors="replace"))
+            raise StartTimeout("the lab's machine has not come to its end in time")
+        try:
+            heard = console.recv(65536)
+        except ConnectionResetError:
+            heard = b""
+        *lines, rest = (rest + heard).split(b"\n")
+        for line in lines:
+            hear(line.decode(errors="replace").rstrip("\r"))
+        if not heard:
+            return
