@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
@@ -15,6 +16,7 @@ from harness.errors import Unavailable
 from harness.meters import isolation
 from harness.model import Host, Sample
 
+COMMIT = "commit.json"
 PRODUCT = Path("/sys/class/dmi/id/product_name")
 LAB = "lab: "
 
@@ -80,8 +82,14 @@ def _frequency() -> Sample:
 
 
 def commit() -> tuple[str | None, bool | None]:
-    """The commit of this program's checkout and whether it was changed since; unknown where it is no checkout."""
+    """The commit of this program's checkout and whether it was changed since.
+
+    Of an installed one that is told by whoever built it, in a file COMMIT beside this one; else it is unknown.
+    """
     here = Path(__file__).parent
+    if (here / COMMIT).exists():
+        told, dirty = json.loads((here / COMMIT).read_text())
+        return told, dirty
     try:
         done = [
             run(["git", "-C", here, *what]).strip()

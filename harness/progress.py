@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from harness import host
 from harness.campaign import Event, Observer
 from harness.wording import line, quantity
 
@@ -75,10 +76,11 @@ def _bar() -> Iterator[Observer]:
 
 @dataclass
 class Medians:
-    """Start-up so far, by target and workload."""
+    """Start-up so far, by target and workload. mark: of a machine whose numbers bear one."""
 
     cells: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     failed: dict[tuple[str, str], int] = field(default_factory=dict)
+    mark: str | None = field(default_factory=lambda: host.describe().lab)
 
     def add(self, event: Event) -> None:
         cell = (event.target, event.workload)
@@ -90,7 +92,8 @@ class Medians:
 
     def table(self, most: int) -> Table:
         """At most so many rows: what does not fit on a terminal is not shown."""
-        table = Table("target", "workload", "start-up so far", "n", "", box=None, pad_edge=False, header_style="dim")
+        told = ", ".join(filter(None, ("start-up so far", self.mark)))
+        table = Table("target", "workload", told, "n", "", box=None, pad_edge=False, header_style="dim")
         for cell, found in list(self.cells.items())[: max(0, most)]:
             failed = f"{self.failed[cell]} failed" if self.failed[cell] else ""
             middle = quantity(median(found), "s") if found else ""

@@ -1,17 +1,17 @@
-"""`python -m lab`: makes the lab, runs it, proves that KVM was one, and keeps what came out. --direct: on this machine.
+"""`python -m lab`: makes the lab, runs it, and proves that KVM was one. --direct: on this machine, without a lab.
 
-Exit codes are those of `weighbridge`.
+Exit codes are those of `weighbridge`. All that comes out is in results/runs/lab-<time>/, whatever became of it.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -19,90 +19,103 @@ from typing import IO, Any
 
 import click
 
-from harness import backends, cli, host, ledger
+from harness import backends, cli, host, ledger, places
 from harness.command import find, version_of
-from harness.errors import RunError, WeighbridgeError
+from harness.errors import RunError
 from harness.ledger import Ledger
 from harness.model import Plan
 from lab import carried, inside, machine, proof, system
 from lab.system import ROOT
 
-RUNS, RESULTS, REPORTS = (ROOT / folder for folder in ("results/runs", "results/lab", "reports/lab"))
-BOUND, BOUND_OF_NEW = 25 * 60, 45 * 60
-"""Seconds that all of it may take, with the lab's Debian in the cache and without."""
+RUNS, PUBLISHED = ROOT / "results/runs", ROOT / "results/lab"
+BOUND = 25 * 60
+"""Seconds that all of it may take once the lab's Debian is there; making that may take twenty minutes more."""
 LOG, ABOUT = "lab.log", "lab.json"
-OF_REPORT = ("index.html", "report.md", "startup.png", "memory.png", "disk.png")
 
 
-@dataclass(frozen=True)
-class Log:
-    """The one log of all that is done and said, here and in the lab: on the terminal, and in a file."""
+@dataclass
+class Trial:
+    """One `make lab`: the folder of all that comes out, what is known of how it came to be, and its one log."""
 
-    file: IO[str]
-    began: float
+    kept: Path
+    log: IO[str]
+    about: dict[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=monotonic)
 
     def say(self, told: str) -> None:
-        for out in (sys.stdout, self.file):
+        """On the terminal and in the log, with the seconds since it began."""
+        for out in (sys.stdout, self.log):
             print(f"[{monotonic() - self.began:6.1f}] {told}", file=out, flush=True)
+
+    @property
+    def seconds(self) -> int:
+        return round(monotonic() - self.began)
 
 
 @click.command()
 @click.option("--direct", is_flag=True, help="Without a lab, on this machine, whose own KVM works.")
-def lab(direct: bool) -> int:
+@click.option("--publish", is_flag=True, help="If all goes well, have what came out in results/lab/ too.")
+def lab(direct: bool, publish: bool) -> int:
     """Weigh a host, namespaces, Docker and virtual machines under KVM, in a machine that is emulated for it."""
-    began = datetime.now(UTC)
-    kept = RUNS / f"lab-{began:%Y%m%d-%H%M%S}"
-    kept.mkdir(parents=True)
-    with _logged(kept) as log:
-        log.say(f"all that comes out is in {kept.relative_to(ROOT)}")
+    with _trial() as trial:
         ledger.reap()
-        told = _directly(kept, log) if direct else _in_lab(kept, log)
-        proven = _proven(kept)
-        log.say(f"proven: {proven}")
-        commit, dirty = host.commit()
-        seconds = round(monotonic() - log.began)
-        about = {
-            "began": began.isoformat(timespec="seconds"),
-            "commit": commit,
-            "dirty": dirty,
-            "seconds": seconds,
-            **told,
-            "steps": [asdict(step) for step in inside.done(kept)],
-            "proof": asdict(proven),
-        }
-        (kept / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-        log.say(f"green after {seconds} s")
-    if not direct:
-        _publish(kept)
+        if direct:
+            _directly(trial)
+        else:
+            _in_lab(trial)
+        ended = {step.name: step.status for step in inside.done(trial.kept)}
+        if failed := [step.name for step in inside.steps(trial.kept) if ended.get(step.name) != 0]:
+            raise RunError(f"of what was to be done, this failed or was never done: {', '.join(failed)}")
+        proven = proof.of(trial.kept, None if direct else machine.NAMED)
+        trial.about["proof"] = asdict(proven)
+        trial.say(f"proven: {proven}")
+    if publish:
+        _publish(trial.kept)
     return 0
 
 
 @contextmanager
-def _logged(kept: Path) -> Iterator[Log]:
-    with (kept / LOG).open("w", encoding="utf-8") as file:
-        log = Log(file, monotonic())
+def _trial() -> Iterator[Trial]:
+    began = datetime.now(UTC)
+    kept = places.folder(RUNS) / f"lab-{began:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    kept.mkdir()
+    commit, dirty = host.commit()
+    with (kept / LOG).open("w", encoding="utf-8") as log:
+        trial = Trial(kept, log)
+        trial.about |= {"began": began.isoformat(timespec="seconds"), "commit": commit, "dirty": dirty}
+        trial.about["on"] = host.describe().gating
+        ended = "green"
         try:
-            yield log
-        except WeighbridgeError as error:
-            log.say(f"failed: {error}")
+            trial.say(f"all that comes out is in {kept.relative_to(ROOT)}")
+            yield trial
+        except BaseException as error:
+            ended = str(error) or type(error).__name__
             raise
+        finally:
+            trial.about |= {"steps": [asdict(step) for step in inside.done(kept)], "seconds": trial.seconds}
+            (kept / ABOUT).write_text(json.dumps({**trial.about, "ended": ended}, indent=1) + "\n")
+            trial.say(f"ended after {trial.seconds} s: {ended}")
 
 
-def _in_lab(kept: Path, log: Log) -> dict[str, Any]:
-    """Has the lab do it. What it was made of, and what was there instead of being downloaded."""
+def _in_lab(trial: Trial) -> None:
+    """Has the lab do it, and keeps what it was made of and what was there instead of being downloaded."""
     debian = system.get()
-    log.say(f"the lab's Debian, {len(debian.packages)} packages: {'made anew' if debian.new else 'from the cache'}")
+    made = "made anew" if debian.new else "from the cache"
+    trial.say(f"the lab's Debian, {len(debian.packages)} packages: {made}")
+    deadline = monotonic() + BOUND - (0 if debian.new else trial.seconds)
     with Ledger() as held, held.holding_folder() as folder:
         disk, brought = carried.make(debian, folder)
-        log.say(f"carried in, where others download: {', '.join(brought)}")
-        deadline = log.began + (BOUND_OF_NEW if debian.new else BOUND)
-        with machine.ran(debian, disk, held, folder, deadline, log.say) as out:
-            machine.take_out(out, kept)
-        told = {"emulator": version_of(machine.emulator()), "arguments": machine.arguments(debian, disk)}
-    return {**told, "on": host.describe().gating, "preinstalled": {"debian": debian.packages, "carried": brought}}
+        trial.say(f"carried in, where others download: {', '.join(brought)}")
+        trial.about |= {
+            "emulator": version_of(machine.emulator()),
+            "arguments": machine.arguments(debian, disk),
+            "preinstalled": {"made": made, "debian": debian.packages, "carried": brought},
+        }
+        with machine.ran(debian, disk, held, folder, deadline, trial.say) as out:
+            machine.take_out(out, trial.kept)
 
 
-def _directly(kept: Path, log: Log) -> dict[str, Any]:
+def _directly(trial: Trial) -> None:
     """Does it on this machine. Raises Unavailable where its KVM does not work."""
     with Ledger() as held:
         backend = backends.create(f"{proof.VM},accel=kvm", held, Plan())
@@ -110,29 +123,27 @@ def _directly(kept: Path, log: Log) -> dict[str, Any]:
             backend.probe()
         finally:
             backend.close()
-    argv = [find("setpriv", "util-linux"), "--pdeathsig", "TERM", sys.executable, "-m", "lab.inside", str(kept)]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    tied = [find("setpriv", "util-linux"), "--pdeathsig", "TERM", sys.executable, "-m", "lab.inside", str(trial.kept)]
+    with subprocess.Popen(tied, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         assert child.stdout is not None
-        for line in child.stdout:
-            log.say(line.rstrip())
-    return {"on": host.describe().gating}
-
-
-def _proven(kept: Path) -> proof.Proof:
-    failed = [step.name for step in inside.done(kept) if step.status != 0]
-    if failed:
-        raise RunError(f"of what was to be done, this failed: {', '.join(failed)}; see its .txt in {kept}")
-    return proof.of(kept)
+        try:
+            for line in child.stdout:
+                trial.say(line.rstrip())
+        except BaseException:
+            child.terminate()
+            raise
 
 
 def _publish(kept: Path) -> None:
-    """What a green lab found is what the documentation shows."""
-    for folder in (RESULTS, REPORTS):
-        folder.mkdir(parents=True, exist_ok=True)
+    """What the documentation shows: it and the report are then written by tests/test_docs.py."""
+    draft = PUBLISHED.with_name(".lab.draft")
+    places.remove(draft)
+    draft.mkdir(parents=True)
     for file in (path for path in kept.iterdir() if path.is_file()):
-        shutil.copy2(file, RESULTS)
-    for name in OF_REPORT:
-        shutil.copy2(kept / inside.REPORT / name, REPORTS)
+        (draft / file.name).write_bytes(file.read_bytes())
+    places.remove(PUBLISHED)
+    draft.rename(PUBLISHED)
+    print(f"{PUBLISHED.relative_to(ROOT)} is new: now run .venv/bin/python tests/test_docs.py")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Timer
@@ -16,7 +18,7 @@ from time import monotonic
 
 ROOT = Path(__file__).parents[1]
 KVM, TCG, REPORT, STEPS = "kvm.jsonl", "tcg.jsonl", "report", "steps.json"
-TARGETS = "host,namespace,docker,libvirt/pc,libvirt/direct"
+TARGETS = ("host", "namespace", "docker", "libvirt/pc", "libvirt/direct")
 TESTS = ("tests/test_backends.py", "tests/test_kvm.py::test_the_kvm_of_this_machine_as_it_is")
 CONFORMANCE = {
     "WEIGHBRIDGE_ACCELERATOR": "kvm",
@@ -24,11 +26,13 @@ CONFORMANCE = {
     "WEIGHBRIDGE_REQUIRE": "libvirt",
     "WEIGHBRIDGE_SHARED": "kernels,bundles,grub",
 }
+GRACE = 15.0
+"""Seconds from the request to end to the end."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """argv: of Python. timeout: seconds."""
+    """argv: of Python. timeout: seconds; those of all steps are less than what the lab may take."""
 
     name: str
     argv: tuple[str, ...]
@@ -51,11 +55,11 @@ def steps(out: Path) -> list[Step]:
     weighbridge = ("-m", "harness")
     pytest = ("-m", "pytest", "-p", "no:cacheprovider", "-v", "--durations=0")
     return [
-        Step("doctor", (*weighbridge, "doctor", "--targets", TARGETS), 300),
-        Step("kvm", (*weighbridge, "run", "lab/kvm.toml", "--progress", "lines", "-o", kvm), 900),
-        Step("conformance", (*pytest, *TESTS), 900, CONFORMANCE),
-        Step("tcg", (*weighbridge, "run", "lab/tcg.toml", "--progress", "lines", "-o", tcg), 1200),
-        Step("report", (*weighbridge, "report", kvm, tcg, "-o", report), 600),
+        Step("doctor", (*weighbridge, "doctor", "--targets", ",".join(TARGETS)), 120),
+        Step("kvm", (*weighbridge, "run", "lab/kvm.toml", "--progress", "lines", "-o", kvm), 390),
+        Step("conformance", (*pytest, *TESTS), 450, CONFORMANCE),
+        Step("tcg", (*weighbridge, "run", "lab/tcg.toml", "--progress", "lines", "-o", tcg), 330),
+        Step("report", (*weighbridge, "report", kvm, tcg, "-o", report), 100),
     ]
 
 
@@ -85,20 +89,33 @@ def _do(step: Step, kept: Path) -> Done:
         subprocess.Popen(
             argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as child,
+        _ending(child, step.timeout),
     ):
-        ends = [Timer(step.timeout, child.terminate), Timer(step.timeout + 60, child.kill)]
-        for end in ends:
-            end.start()
         assert child.stdout is not None
         for line in child.stdout:
             file.write(line)
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         ended = Done(step.name, child.wait(), round(monotonic() - began, 1))
-        for end in ends:
-            end.cancel()
     print(f"lab: {ended.name} ended with {ended.status} after {ended.seconds:.0f} s", flush=True)
     return ended
+
+
+@contextmanager
+def _ending(child: subprocess.Popen[bytes], timeout: float) -> Iterator[None]:
+    """A child that has not ended after so many seconds is asked to, and then made to. So is one that we leave."""
+    ends = [Timer(timeout, child.terminate), Timer(timeout + GRACE, child.kill)]
+    for end in ends:
+        end.daemon = True
+        end.start()
+    try:
+        yield
+    except BaseException:
+        child.terminate()
+        raise
+    finally:
+        for end in ends:
+            end.cancel()
 
 
 if __name__ == "__main__":

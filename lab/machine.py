@@ -19,11 +19,12 @@ from time import monotonic
 from typing import IO
 
 from harness.command import find, run
-from harness.errors import StartTimeout
+from harness.errors import EngineError, RunError, StartTimeout
 from harness.host import LAB
 from harness.ledger import Ledger
-from harness.process import tail
+from harness.process import END_TIMEOUT, tail
 from harness.vm import qemu
+from harness.wording import plain
 from lab.system import System
 
 NAMED = "nested under emulation"
@@ -40,7 +41,8 @@ def ran(
 ) -> Iterator[IO[bytes]]:
     """The machine has run to its end: the disk that it wrote. hear: is told each line of its console.
 
-    deadline: on the monotonic clock. Raises StartTimeout where the machine has not ended by then.
+    deadline: on the monotonic clock. Raises StartTimeout where the machine has not ended by then, EngineError where
+    QEMU fails.
     """
     with ExitStack() as stack:
         out = stack.enter_context(tempfile.TemporaryFile())  # it has no name: whoever is killed leaves nothing
@@ -53,15 +55,22 @@ def ran(
         log = folder / "qemu.log"
         argv = [find("taskset", "util-linux"), "--cpu-list", str(max(os.sched_getaffinity(0)))]
         argv += qemu.words(emulator(), argued)
-        with qemu.started(ledger, ledger.name(), argv, inherited, log):
-            _listen(console, deadline, hear)
-        for line in tail(log).splitlines():
-            hear(line)
+        try:
+            with qemu.started(ledger, ledger.name(), argv, inherited, log) as child:
+                _listen(console, deadline, hear)
+                status = child.popen.wait(END_TIMEOUT)
+        finally:
+            for line in tail(log).splitlines():
+                hear(plain(line))
+        if status != 0:
+            raise EngineError(f"the lab's QEMU ended with status {status}")
         yield out
 
 
 def take_out(disk: IO[bytes], into: Path) -> None:
-    """Unpacks the tar that the machine wrote. Raises CommandFailed where it wrote none."""
+    """Unpacks the tar that the machine wrote. Raises RunError where it wrote none."""
+    if not os.pread(disk.fileno(), 1, 0).strip(b"\0"):
+        raise RunError("the lab's machine has ended and brought nothing out")
     run(["tar", "--extract", "--no-same-owner", "--file", f"/proc/{os.getpid()}/fd/{disk.fileno()}", "-C", into])
 
 
@@ -87,7 +96,7 @@ def _listen(console: socket.socket, deadline: float, hear: Callable[[str], None]
     rest = b""
     while True:
         if not select.select([console], [], [], max(0.0, deadline - monotonic()))[0]:
-            hear(rest.decode(errors="replace"))
+            hear(plain(rest.decode(errors="replace")))
             raise StartTimeout("the lab's machine has not come to its end in time")
         try:
             heard = console.recv(65536)
@@ -95,6 +104,6 @@ def _listen(console: socket.socket, deadline: float, hear: Callable[[str], None]
             heard = b""
         *lines, rest = (rest + heard).split(b"\n")
         for line in lines:
-            hear(line.decode(errors="replace").rstrip("\r"))
+            hear(plain(line.decode(errors="replace")).rstrip())
         if not heard:
             return

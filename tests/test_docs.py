@@ -30,7 +30,7 @@ from harness.stats.estimate import ratio_interval
 from harness.store import Result, amount, read
 from harness.vm import profile
 from harness.wording import NONE, times
-from lab import proof
+from lab import machine, proof
 from lab.inside import KVM, TCG
 from selfbench import rounds
 from selfbench.document import Selfbench
@@ -222,7 +222,8 @@ def in_lab() -> str:
     about = json.loads((LAB_RESULTS / "lab.json").read_text())
     headline = markdown.table(tables.headline(summarize([read(each) for each in LAB_CAMPAIGNS])))
     steps = ", ".join(f"{step['name']} {step['seconds']:.0f} s" for step in about["steps"])
-    told = f"Proof: {proof.of(LAB_RESULTS)}. All of it took {about['seconds'] / 60:.0f} min; in the lab: {steps}."
+    proven, minutes = proof.of(LAB_RESULTS, machine.NAMED), about["seconds"] / 60
+    told = f"Proof: {proven}. All of it took {minutes:.0f} min; in the lab: {steps}."
     return "\n" + re.sub(r"^- ", "", headline.replace("\n- ", "\n\n"), flags=re.MULTILINE) + f"\n\n{told}\n"
 
 

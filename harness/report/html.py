@@ -66,15 +66,20 @@ def render(
     summary: Summary, results: Sequence[Result], language: Language = ENGLISH, links: Sequence[Link] = ()
 ) -> str:
     """The whole page."""
-    first, found = _first(summary)
+    first, sentence = _first(summary)
+    title = sentence
+    if lab := first.host.lab:
+        told = "{lab}. These numbers compare its targets with each other; they are no other machine's."
+        title = Words(told, lab=line(lab))
     everything = [(result, run) for result in results for run in counted(result)]
     return page.render(
         "report.html",
         language,
         title=language.say("Weighbridge report"),
-        description=language(found),
+        description=language(title),
         made=summary.campaigns[0].started,
         summary=summary,
+        sentence=None if title is sentence else sentence,
         under=list(_under(summary)),
         sections=[(name, language.say(told)) for name, told in SECTIONS if everything or name not in OF_LAUNCHES],
         picks=list(_picks(summary, language)),

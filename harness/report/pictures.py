@@ -121,8 +121,11 @@ def _name(row: Row, campaigns: Mapping[str, str]) -> tuple[list[str], list[str]]
     """A row's axis label: the lines of the target, then those of what ran it, and its campaign if there are several."""
     # A target has no spaces to be broken at, but slashes and commas.
     target = [line.replace(" ", "") for line in textwrap.wrap(re.sub("([/,])", r"\1 ", row.target), 22)]
-    ran = row.label.removeprefix(row.target).lstrip(" ·")
-    return target, [*textwrap.wrap(ran, 32), *([campaigns[row.campaign]] if campaigns else [])]
+    marks = row.label.removeprefix(row.target).split(" · ")
+    return target, [
+        *(line for mark in marks for line in textwrap.wrap(mark, 32)),
+        *([campaigns[row.campaign]] if campaigns else []),
+    ]
 
 
 def _frame(axes: Axes, panel: Panel, middles: Sequence[float], names: Sequence[tuple[list[str], list[str]]]) -> None:

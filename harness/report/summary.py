@@ -15,7 +15,7 @@ from harness.report.findings import Finding
 from harness.report.inside import Inside
 from harness.report.rows import Cell, Row
 from harness.store import Result
-from harness.wording import Labels, Words, accelerator, label, line, plain
+from harness.wording import Labels, Words, accelerator, line, plain
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,14 @@ def _campaign(result: Result) -> Campaign:
         bundles=tuple(Bundle(b.workload, b.sha256, b.bytes, dict(b.packages)) for b in result.bundles),
         configurations=tuple(
             Configuration(
-                t.target, label(t), t.engine, t.version, t.whose, accelerator(t), findings.machine(t), dict(t.profile)
+                t.target,
+                labels[t.target],
+                t.engine,
+                t.version,
+                t.whose,
+                accelerator(t),
+                findings.machine(t),
+                dict(t.profile),
             )
             for t in result.targets
         ),
