@@ -1,9 +1,7 @@
 """The lab's machine (L1): Debian under QEMU's software emulation, with a CPU that has SVM, and a deadline.
 
-All of QEMU's threads are held to one CPU. Its emulation of SVM (target/i386/tcg/sysemu/svm_helper.c, do_vmexit) changes
-a vCPU's interrupt_request outside of the lock under which the timers' thread sets it: on two CPUs one in six of the
-guests lost a timer interrupt that way (pending in the local APIC's IRR, and never delivered), and L1 slept for ever. On
-one CPU a single instruction cannot be torn.
+All of QEMU's threads are held to one CPU: on two, its emulation of SVM loses a timer's interrupt every few guests, and L1
+sleeps for ever. docs/LAB.md tells why.
 """
 
 from __future__ import annotations
