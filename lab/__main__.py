@@ -21,7 +21,7 @@ import click
 
 from harness import backends, cli, host, ledger, places
 from harness.command import find, version_of
-from harness.errors import RunError
+from harness.errors import BadInput, RunError
 from harness.ledger import Ledger
 from harness.model import Plan
 from lab import carried, inside, machine, proof, system
@@ -57,6 +57,8 @@ class Trial:
 @click.option("--publish", is_flag=True, help="If all goes well, have what came out in results/lab/ too.")
 def lab(direct: bool, publish: bool) -> int:
     """Weigh a host, namespaces, Docker and virtual machines under KVM, in a machine that is emulated for it."""
+    if direct and publish:
+        raise BadInput("--publish keeps what came out of a lab, and --direct has none")
     with _trial() as trial:
         ledger.reap()
         if direct:

@@ -1,7 +1,7 @@
 """The lab's machine (L1): Debian under QEMU's software emulation, with a CPU that has SVM, and a deadline.
 
-All of QEMU's threads are held to one CPU: on two, its emulation of SVM loses a timer's interrupt every few guests, and L1
-sleeps for ever. docs/LAB.md tells why.
+All of QEMU's threads are held to one CPU: on two, its emulation of SVM loses a timer's interrupt every few guests, and
+L1 sleeps for ever. docs/LAB.md tells why.
 """
 
 from __future__ import annotations
