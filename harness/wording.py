@@ -57,9 +57,11 @@ def short_label(target: TargetRecord, lab: str | None = None) -> str:
 
 
 def _marked(target: str, *marks: str | None) -> str:
-    for mark in filter(None, marks):
-        target = Words("{target} · {ran}", target=target, ran=mark)
-    return target
+    """All that is to be known of a target beside its key is one thing, `ran`, for those that put it elsewhere."""
+    told = [mark for mark in marks if mark]
+    if not told:
+        return target
+    return Words("{target} · {ran}", target=target, ran=listed(told, "{some} · {more}") if len(told) > 1 else told[0])
 
 
 COLD = {
