@@ -24,10 +24,11 @@ def writing_only(folder: Path, argv: Sequence[str | Path]) -> str:
     An ordinary user's can write what that user can: they need no sandbox, which they may not be allowed to have.
     Raises what command.run raises.
     """
+    name = _name()
     if os.geteuid() != 0:
-        return _run(argv)
+        return _run(name, argv)
     seen = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
-    return _run([find("bwrap", "bubblewrap"), *ENDS, *seen, "--bind", folder, folder, "--", *argv])
+    return _run(name, [find("bwrap", "bubblewrap"), *ENDS, *seen, "--bind", folder, folder, "--", *argv])
 
 
 def within(root: Path, argv: Sequence[str]) -> str:
@@ -49,13 +50,18 @@ def within(root: Path, argv: Sequence[str]) -> str:
         "--proc",
         "/proc",
     ]
-    clean = [word for name, value in CLEAN.items() for word in ("--setenv", name, value)]
-    return _run([find("bwrap", "bubblewrap"), *ENDS, *alone, "--clearenv", *clean, "--chdir", "/", "--", *argv])
+    name = _name()
+    told = {**CLEAN, process.NAME_VARIABLE: name}  # by which all of it is found when it is to end
+    clean = [word for variable, value in told.items() for word in ("--setenv", variable, value)]
+    return _run(name, [find("bwrap", "bubblewrap"), *ENDS, *alone, "--clearenv", *clean, "--chdir", "/", "--", *argv])
 
 
-def _run(argv: Sequence[str | Path]) -> str:
+def _name() -> str:
+    return f"weighbridge-build-{secrets.token_hex(4)}"
+
+
+def _run(name: str, argv: Sequence[str | Path]) -> str:
     """Ends, if it is interrupted, all that the program has started too, and returns when they are gone."""
-    name = f"weighbridge-build-{secrets.token_hex(4)}"
     try:
         return command.run(argv, env={process.NAME_VARIABLE: name})
     except BaseException:

@@ -68,7 +68,7 @@ def test_a_session_fails_on_memory(place: Ground, engine_or_skip: EngineOrSkip) 
     assert f"Regressed: memory.pss of {ZERO} with hello +" in worse.out
     shown = run(place, *common, f"--weighbridge-compare={half}")
     assert shown.code == 0
-    assert "Regressed: memory.pss" in shown.out
+    assert "Regressed: memory.pss" in shown.out, shown.out
     calm = run(place, *common, f"--weighbridge-compare={same}", "--weighbridge-fail=memory.pss:5%,disk.instance:2%")
     assert calm.code == 0, calm.out
     assert "Nothing regressed: 2 unchanged" in calm.out

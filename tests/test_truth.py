@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING
 
 import pytest
@@ -172,7 +171,7 @@ def test_a_guests_share(weighed: Weighed, target: str) -> None:
 
     def difference(of: Callable[[Run], float]) -> float:
         plain, more = ([of(run) for run in weighed.runs(target, name)] for name in ("plain", "more"))
-        return mean(more) - mean(plain)
+        return min(more) - min(plain)  # whoever else runs on this machine can only make it more
 
     held = (MORE.anonymous - PLAIN.anonymous) * MIB
     assert difference(lambda run: amount(run, "memory.pss", "guest")) == true(held)
