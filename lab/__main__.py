@@ -133,6 +133,7 @@ def _directly(trial: Trial) -> None:
                 trial.say(line.rstrip())
         except BaseException:
             child.terminate()
+            child.communicate()  # to its end, whatever it still says
             raise
 
 

@@ -16,6 +16,9 @@ from pathlib import Path
 from threading import Timer
 from time import monotonic
 
+from harness import signals
+from harness.signals import Interrupted
+
 ROOT = Path(__file__).parents[1]
 KVM, TCG, REPORT, STEPS = "kvm.jsonl", "tcg.jsonl", "report", "steps.json"
 TARGETS = ("host", "namespace", "docker", "libvirt/pc", "libvirt/direct")
@@ -112,6 +115,7 @@ def _ending(child: subprocess.Popen[bytes], timeout: float) -> Iterator[None]:
         yield
     except BaseException:
         child.terminate()
+        child.communicate()  # to its end, whatever it still says
         raise
     finally:
         for end in ends:
@@ -119,4 +123,9 @@ def _ending(child: subprocess.Popen[bytes], timeout: float) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    try:
+        with signals.interruptible():
+            code = main(Path(sys.argv[1]))
+    except Interrupted as interruption:
+        code = 128 + interruption.number
+    sys.exit(code)

@@ -339,7 +339,7 @@ def test_the_workload_is_what_its_control_group_counted(monkeypatch: pytest.Monk
         used = cpu.processes([supervisor.pid])
         both = cpu.processes([supervisor.pid, outside.pid])
     assert spent(inside, "workload").total == pytest.approx(15.0 - used.total)
-    assert spent(inside, "supervisor").total == pytest.approx(both.total)
+    assert spent(inside, "supervisor").total == pytest.approx(both.total, abs=0.01)  # read one after the other
     assert spent(without, "workload").total == pytest.approx(used.total)
 
 
