@@ -18,6 +18,7 @@ from harness.bundle import Bundle
 from harness.command import TIMEOUT, find, run
 from harness.errors import Unavailable
 from harness.ledger import Ledger
+from harness.sandbox import ENDS
 from harness.vm import guest
 from harness.vm.guest import GuestKernel
 
@@ -30,7 +31,6 @@ ROOM = 4 * 2**30
 """Bytes of the disk beyond what is on it at first."""
 LONGEST = 600.0
 """Seconds that mmdebstrap may take, and the Python packages: with the rest twenty minutes at the most."""
-ENDS = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
