@@ -35,9 +35,10 @@ check: .venv lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"
 
 # What KVM does, on machines that have none: in one that is emulated for it. DIRECT=1: on this one, without that.
+# SYSTEM=debian12, SYSTEM=debian13: in its place the users' machine, with systemd, its daemons and three users.
 # PUBLISH=1: what is green is kept in results/lab/ too, for the documentation.
 lab: setup
-	$(BIN)/python -m lab $(if $(DIRECT),--direct) $(if $(PUBLISH),--publish)
+	$(BIN)/python -m lab $(if $(DIRECT),--direct) $(if $(SYSTEM),--system $(SYSTEM)) $(if $(PUBLISH),--publish)
 
 # That the statistics hold, from recorded campaigns and by simulation, in some minutes: results/proofs.json.
 proofs: .venv

@@ -26,6 +26,8 @@ from harness.ledger import Ledger
 from harness.model import Plan
 from lab import carried, inside, machine, proof, system
 from lab.system import ROOT
+from lab.users import image as users_image
+from lab.users import judge, session
 
 RUNS, PUBLISHED = ROOT / "results/runs", ROOT / "results/lab"
 BOUND = 25 * 60
@@ -54,26 +56,49 @@ class Trial:
 
 @click.command()
 @click.option("--direct", is_flag=True, help="Without a lab, on this machine, whose own KVM works.")
+@click.option(
+    "--system",
+    type=click.Choice(sorted(users_image.SUITES)),
+    help="The users' machine in place of the lab: this Debian with systemd, its daemons, and three users.",
+)
 @click.option("--publish", is_flag=True, help="If all goes well, have what came out in results/lab/ too.")
-def lab(direct: bool, publish: bool) -> int:
+def lab(direct: bool, system: str | None, publish: bool) -> int:
     """Weigh a host, namespaces, Docker and virtual machines under KVM, in a machine that is emulated for it."""
     if direct and publish:
         raise BadInput("--publish keeps what came out of a lab, and --direct has none")
+    if direct and system:
+        raise BadInput("--system names a machine to build, and --direct builds none")
     with _trial() as trial:
         ledger.reap()
-        if direct:
-            _directly(trial)
+        if system:
+            _as_users(system, trial)
         else:
-            _in_lab(trial)
-        ended = {step.name: step.status for step in inside.done(trial.kept)}
-        if failed := [step.name for step in inside.steps(trial.kept) if ended.get(step.name) != 0]:
-            raise RunError(f"of what was to be done, this failed or was never done: {', '.join(failed)}")
-        proven = proof.of(trial.kept, None if direct else machine.NAMED)
-        trial.about["proof"] = asdict(proven)
-        trial.say(f"proven: {proven}")
+            _prove(trial, direct)
     if publish:
-        _publish(trial.kept)
+        _publish(trial.kept, PUBLISHED / system if system else PUBLISHED)
     return 0
+
+
+def _as_users(system: str, trial: Trial) -> None:
+    """Have three users work on a machine with systemd, and judge what came out."""
+    trial.about |= session.run(system, trial.kept, trial.say)
+    summary = judge.check(trial.kept, session.mark(system))
+    trial.about["summary"] = summary
+    trial.say(f"all is well: {summary}")
+
+
+def _prove(trial: Trial, direct: bool) -> None:
+    """Measure under KVM, and prove that it was KVM."""
+    if direct:
+        _directly(trial)
+    else:
+        _in_lab(trial)
+    ended = {step.name: step.status for step in inside.done(trial.kept)}
+    if failed := [step.name for step in inside.steps(trial.kept) if ended.get(step.name) != 0]:
+        raise RunError(f"of what was to be done, this failed or was never done: {', '.join(failed)}")
+    proven = proof.of(trial.kept, None if direct else machine.NAMED)
+    trial.about["proof"] = asdict(proven)
+    trial.say(f"proven: {proven}")
 
 
 @contextmanager
@@ -94,7 +119,9 @@ def _trial() -> Iterator[Trial]:
             ended = str(error) or type(error).__name__
             raise
         finally:
-            trial.about |= {"steps": [asdict(step) for step in inside.done(kept)], "seconds": trial.seconds}
+            steps = kept / inside.STEPS
+            trial.about["steps"] = json.loads(steps.read_text()) if steps.exists() else []
+            trial.about["seconds"] = trial.seconds
             (kept / ABOUT).write_text(json.dumps({**trial.about, "ended": ended}, indent=1) + "\n")
             trial.say(f"ended after {trial.seconds} s: {ended}")
 
@@ -110,10 +137,10 @@ def _in_lab(trial: Trial) -> None:
         trial.say(f"carried in, where others download: {', '.join(brought)}")
         trial.about |= {
             "emulator": version_of(machine.emulator()),
-            "arguments": machine.arguments(debian, disk),
+            "arguments": (argued := machine.arguments(debian, disk)),
             "preinstalled": {"made": made, "debian": debian.packages, "carried": brought},
         }
-        with machine.ran(debian, disk, held, folder, deadline, trial.say) as out:
+        with machine.ran(argued, held, folder, deadline, trial.say) as out:
             machine.take_out(out, trial.kept)
 
 
@@ -137,16 +164,14 @@ def _directly(trial: Trial) -> None:
             raise
 
 
-def _publish(kept: Path) -> None:
-    """What the documentation shows: it and the report are then written by tests/test_docs.py."""
-    draft = PUBLISHED.with_name(".lab.draft")
-    places.remove(draft)
-    draft.mkdir(parents=True)
+def _publish(kept: Path, into: Path) -> None:
+    """Replace the files of `into`, which tests/test_docs.py writes the documentation from, by those of `kept`."""
+    for old in places.folder(into).iterdir():
+        if old.is_file():
+            old.unlink()
     for file in (path for path in kept.iterdir() if path.is_file()):
-        (draft / file.name).write_bytes(file.read_bytes())
-    places.remove(PUBLISHED)
-    draft.rename(PUBLISHED)
-    print(f"{PUBLISHED.relative_to(ROOT)} is new: now run .venv/bin/python tests/test_docs.py")
+        (into / file.name).write_bytes(file.read_bytes())
+    print(f"{into.relative_to(ROOT)} is new: now run .venv/bin/python tests/test_docs.py")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import os
 import select
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import IO
+from typing import IO, Protocol
 
 from harness.command import find, run
 from harness.errors import EngineError, RunError, StartTimeout
@@ -23,7 +23,6 @@ from harness.ledger import Ledger
 from harness.process import END_TIMEOUT, tail
 from harness.vm import qemu
 from harness.wording import plain
-from lab.system import System
 
 NAMED = "nested under emulation"
 MEMORY = "4G"
@@ -35,9 +34,11 @@ COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off apparmor=0"
 
 @contextmanager
 def ran(
-    system: System, carried: Path, ledger: Ledger, folder: Path, deadline: float, hear: Callable[[str], None]
+    argued: Sequence[str], ledger: Ledger, folder: Path, deadline: float, hear: Callable[[str], None], cpu: int = -1
 ) -> Iterator[IO[bytes]]:
     """The machine has run to its end: the disk that it wrote. hear: is told each line of its console.
+
+    argued: its arguments, see `arguments`. cpu: the place in the list of CPUs that this process may use.
 
     deadline: on the monotonic clock. Raises StartTimeout where the machine has not ended by then, EngineError where
     QEMU fails.
@@ -47,11 +48,10 @@ def ran(
         out.truncate(ROOM)
         inherited = qemu.Inherited(stack)
         console, console_fd = inherited.pair()
-        argued = [*arguments(system, carried)]
-        argued += ["-drive", f"file=/proc/self/fd/{inherited.lend(out)},format=raw,if=virtio,cache=unsafe"]
+        argued = [*argued, "-drive", f"file=/proc/self/fd/{inherited.lend(out)},format=raw,if=virtio,cache=unsafe"]
         argued += ["-chardev", f"socket,id=console,fd={console_fd}", "-serial", "chardev:console"]
         log = folder / "qemu.log"
-        argv = [find("taskset", "util-linux"), "--cpu-list", str(max(os.sched_getaffinity(0)))]
+        argv = [find("taskset", "util-linux"), "--cpu-list", str(sorted(os.sched_getaffinity(0))[cpu])]
         argv += qemu.words(emulator(), argued)
         try:
             with qemu.started(ledger, ledger.name(), argv, inherited, log) as child:
@@ -77,15 +77,34 @@ def emulator() -> str:
     return find("qemu-system-x86_64", "qemu-system-x86")
 
 
-def arguments(system: System, carried: Path) -> list[str]:
-    """All that makes the machine what it is, but for what connects it."""
+class Bootable(Protocol):
+    """A disk with a Linux, and the kernel and initramfs that boot it."""
+
+    @property
+    def disk(self) -> Path: ...
+    @property
+    def kernel(self) -> Path: ...
+    @property
+    def initramfs(self) -> Path: ...
+
+
+def arguments(
+    system: Bootable,
+    carried: Path,
+    named: str = NAMED,
+    command_line: str = COMMAND_LINE,
+    memory: str = MEMORY,
+    devices: Sequence[str] = (),
+) -> list[str]:
+    """QEMU's arguments without the connections. named: the mark of the machine's numbers, see harness.host.lab."""
     return [
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
-        *("-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", "1", "-m", MEMORY),
-        *("-smbios", f"type=1,product={LAB}{NAMED}", "-device", "virtio-rng-pci"),
-        *("-kernel", str(system.kernel), "-initrd", str(system.initramfs), "-append", COMMAND_LINE),
+        *("-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", "1", "-m", memory),
+        *("-smbios", f"type=1,product={LAB}{named}", "-device", "virtio-rng-pci"),
+        *("-kernel", str(system.kernel), "-initrd", str(system.initramfs), "-append", command_line),
         *("-drive", f"file={system.disk},format=raw,if=virtio,snapshot=on"),
         *("-drive", f"file={carried},format=raw,if=virtio,readonly=on"),
+        *devices,
     ]
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ ROOM = 4 * 2**30
 LONGEST = 600.0
 """Seconds that mmdebstrap may take, and the Python packages: with the rest twenty minutes at the most."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+UNDATED = ("--aptopt=Acquire::Check-Valid-Until false", "--aptopt=Acquire::Check-Date false")
+"""A mirror may keep the packages of an earlier day."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,29 @@ def get() -> System:
     hello = bundle.build(workloads.load("hello"))
     parts = [*packages, debian.SUITE, *debian.sources(), locked, hello.sha256]
     parts += [path.read_text() for path in RECIPE]
-    place = places.cache() / "lab" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    folder, new = cached(
+        places.cache() / "lab", parts, lambda draft, scratch: _make(draft, scratch, packages, locked, hello)
+    )
+    return System(folder, new)
+
+
+def cached(within: Path, parts: Sequence[str], make: Callable[[Path, Path], None]) -> tuple[Path, bool]:
+    """The folder below `within` that make(draft, scratch) filled, and whether it was filled just now.
+
+    parts: everything that decides the content; the newest content alone is kept. scratch: an empty folder, removed
+    afterwards. Raises Unavailable where it has to be made and this user is not root.
+    """
+    place = within / hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:16]
     if place.exists():
-        return System(place, new=False)
+        return place, False
     if os.geteuid() != 0:
         raise Unavailable("only root can make the lab's Debian", "run `make lab` as root")
-    with Ledger() as ledger, ledger.holding_folder() as folder:
-        places.made_once(place, lambda draft: _make(places.folder(draft), folder, packages, locked, hello))
-    for older in place.parent.iterdir():
+    with Ledger() as ledger, ledger.holding_folder() as scratch:
+        places.made_once(place, lambda draft: make(places.folder(draft), scratch))
+    for older in within.iterdir():
         if older != place and not older.name.startswith("."):
             places.remove(older)
-    return System(place, new=True)
+    return place, True
 
 
 def _make(draft: Path, folder: Path, packages: Sequence[str], locked: str, hello: Bundle) -> None:

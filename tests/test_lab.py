@@ -235,8 +235,8 @@ def hanging(engine_or_skip: EngineOrSkip, tmp_path_factory: pytest.TempPathFacto
         yield folder
 
 
-def system(folder: Path) -> System:
-    return System(folder, new=False)
+def arguments(folder: Path) -> list[str]:
+    return machine.arguments(System(folder, new=False), folder / "disk.ext4")
 
 
 @pytest.mark.engine
@@ -246,7 +246,7 @@ def test_a_machine_that_hangs_ends_at_its_deadline_with_its_console_told(hanging
     with (
         Ledger() as ledger,
         pytest.raises(StartTimeout, match="not come to its end in time"),
-        machine.ran(system(hanging), hanging / "disk.ext4", ledger, tmp_path, began + 30, heard.append),
+        machine.ran(arguments(hanging), ledger, tmp_path, began + 30, heard.append),
     ):
         raise AssertionError("it never ends")
     assert monotonic() - began < 45
@@ -272,7 +272,8 @@ from lab.system import System
 place = Path(sys.argv[1])
 with signals.interruptible(), Ledger() as ledger, ledger.holding_folder() as folder:
     say = lambda line: print(line, flush=True)
-    with machine.ran(System(place, False), place / "disk.ext4", ledger, folder, monotonic() + 300, say):
+    argued = machine.arguments(System(place, False), place / "disk.ext4")
+    with machine.ran(argued, ledger, folder, monotonic() + 300, say):
         pass
 """
 

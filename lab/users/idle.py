@@ -1,0 +1,28 @@
+"""python -m lab.users.idle URI: two calls to a libvirt daemon with a pause between them, and a third after another.
+
+A daemon closes the connection of a client that does not answer its keepalive messages for 30 s.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from harness.engines import libvirt
+from harness.ledger import Ledger
+from harness.model import Plan
+
+PAUSE = 65.0
+"""Seconds. The pause is what is tried here."""
+
+
+def main(uri: str) -> None:
+    with Ledger() as ledger, libvirt.find(Plan(engines="user", libvirt_uri=uri), ledger) as engine:
+        print(f"{uri}: QEMU {engine.version}", flush=True)
+        for _ in range(2):
+            time.sleep(PAUSE)
+            print(f"after {PAUSE:g} s without a call: QEMU {engine.version}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,169 @@
+"""python -m lab.users.inside FOLDER: run every step on the users' machine, and note what each one left behind.
+
+Runs as root by the system's Python: only the standard library is there. Each step is a login of its user by ssh, as
+from another machine, so that PAM, logind and the user's manager do what they do for people. One session of each user
+stays open throughout: the end of a user's last session would hide what a step left running.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from lab.users import inventory
+from lab.users.steps import JOINING, USERS, Step, steps
+
+STEPS = "steps.json"
+KEY = Path("/root/.ssh/id_ed25519")
+SETTLING = 60.0
+"""Seconds within which daemons have to have removed what an instance had."""
+POLL = 3.0
+
+
+def main(out: Path) -> int:
+    """Do every step, whatever became of those before it; 0 where all ended with 0 and left nothing."""
+    out.mkdir(parents=True, exist_ok=True)
+    _make_key()
+    _state_of_system(out)
+    done: list[dict[str, object]] = []
+    with ExitStack() as sessions:
+        for user in USERS:
+            _hold_session(sessions, user)
+        _say(f"the system is {_output(['systemctl', 'is-system-running'])}")
+        for step in steps():
+            done.append(_do(step, out))
+            (out / STEPS).write_text(json.dumps(done, indent=1) + "\n")
+            if step.name == JOINING:  # the open session has the old groups, and so has the user's manager
+                subprocess.run(["loginctl", "terminate-user", step.user], check=True, timeout=120)
+                _hold_session(sessions, step.user)
+    return 0 if all(each["status"] == 0 and not each["left"] for each in done) else 1
+
+
+def _say(text: str) -> None:
+    print(f"lab: {text}", flush=True)
+
+
+def _make_key() -> None:
+    """A key of this machine's own, by which root logs in as every user."""
+    KEY.parent.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY], check=True)
+    for user in USERS:
+        account = pwd.getpwnam(user)
+        folder = Path(account.pw_dir, ".ssh")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        shutil.copyfile(KEY.with_suffix(".pub"), folder / "authorized_keys")
+        for path in (folder, folder / "authorized_keys"):
+            shutil.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _ssh(user: str, command: str) -> list[str]:
+    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=120")
+    return ["ssh", "-i", str(KEY), *(f"-o{option}" for option in options), f"{user}@localhost", command]
+
+
+def _hold_session(stack: ExitStack, user: str) -> None:
+    """Open a session that stays; its end is the end of its standard input."""
+    session = subprocess.Popen(
+        _ssh(user, "echo open; exec cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert session.stdin is not None and session.stdout is not None
+    assert session.stdout.readline() == "open\n", f"{user} cannot log in"
+    stack.callback(session.wait)
+    stack.callback(session.stdin.close)
+
+
+def _state_of_system(out: Path) -> None:
+    """Describe the machine: manager, control groups, AppArmor, daemons, versions."""
+    commands = (
+        ["uname", "-a"],
+        ["systemctl", "--version"],
+        ["systemctl", "--failed", "--no-legend"],
+        ["stat", "--file-system", "--format=%T", "/sys/fs/cgroup"],
+        ["cat", "/sys/fs/cgroup/cgroup.subtree_control"],
+        ["aa-status"],
+        ["systemctl", "is-active", "docker.service", "libvirtd.service", "apparmor.service"],
+        ["docker", "version"],
+        ["id", "alice"],
+        ["id", "bob"],
+        ["ls", "-l", "/dev/kvm"],
+    )
+    text = "".join(f"$ {' '.join(argv)}\n{_output(argv)}\n\n" for argv in commands)
+    (out / "system.txt").write_text(text)
+
+
+def _do(step: Step, out: Path) -> dict[str, object]:
+    _say(f"{step.name} begins: {step.user}: {step.command}")
+    before = inventory.take(USERS)
+    began = time.monotonic()
+    status = _run(step, out / f"{step.name}.txt")
+    seconds = round(time.monotonic() - began, 1)
+    _collect(step, out)
+    left = _left(before)
+    for line in left:
+        _say(f"{step.name} left: {line}")
+    _say(f"{step.name} ended with {status} after {seconds:.0f} s")
+    return {"name": step.name, "user": step.user, "status": status, "seconds": seconds, "left": left}
+
+
+def _run(step: Step, kept: Path) -> int:
+    """Run the step's command; its exit status, or 124 if it took too long."""
+    command = f"timeout --kill-after=60 {step.timeout:g} bash -lc {_quoted(step.command)}"
+    with (
+        kept.open("wb") as file,
+        subprocess.Popen(
+            _ssh(step.user, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as child,
+    ):
+        assert child.stdout is not None
+        for line in child.stdout:
+            file.write(line)
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        return child.wait()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _collect(step: Step, out: Path) -> None:
+    """Copy the step's newest result files, as `<step>.jsonl`."""
+    home = Path(pwd.getpwnam(step.user).pw_dir)
+    for pattern in step.results:
+        found = sorted(home.glob(pattern))
+        if found:
+            shutil.copyfile(found[-1], out / f"{step.name}.jsonl")
+
+
+def _left(before: set[str]) -> list[str]:
+    """What came and went since `before`, once it no longer changes for the better."""
+    deadline = time.monotonic() + SETTLING
+    while True:
+        after = inventory.take(USERS)
+        changes = [f"+ {thing}" for thing in sorted(after - before)] + [
+            f"- {thing}" for thing in sorted(before - after)
+        ]
+        if not changes or time.monotonic() > deadline:
+            return changes
+        time.sleep(POLL)
+
+
+def _output(argv: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+        )
+    except FileNotFoundError:
+        return f"{argv[0]} is missing"
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,99 @@
+"""Decide whether all is well with what the users' machine recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness import store
+from harness.errors import RunError
+from harness.store import Result
+from lab.users.inside import STEPS
+from lab.users.steps import ACCELERATORS, PROFILES, USERS, steps
+
+SANDBOXES = ("userns-chroot", "namespace")
+MACHINES = ("libvirt/pc",)
+EXPECTED: Mapping[str, tuple[str, ...]] = {
+    "alice-run": (*SANDBOXES, *MACHINES),
+    "alice-again": (*SANDBOXES, "docker", *MACHINES),
+    "alice-user": ("docker", *MACHINES),
+    "alice-private": MACHINES,
+    "bob-run": (*SANDBOXES, *MACHINES),
+    "bob-user": MACHINES,
+    "bob-private": MACHINES,
+    "root-run": ("host", "namespace", "docker", *MACHINES),
+    "root-user": ("docker", *PROFILES.split(",")),
+    "root-private": ("docker", *MACHINES),
+}
+"""Targets that each step has to have measured; any other one has to be recorded with its reason."""
+REFUSED: Mapping[str, tuple[str, str]] = {
+    "alice-run": ("docker", "sudo usermod -aG docker alice"),
+    "bob-run": ("docker", "usermod -aG docker bob"),
+    "bob-private": ("docker", "root"),
+}
+"""A target that has to be refused, and words of its reason or remedy."""
+COMMAND = re.compile(r"sudo usermod -aG docker,kvm alice")
+
+
+def check(folder: Path, mark: str) -> str:
+    """One line that sums up the records in this folder. Raises RunError with every fault, a line each."""
+    faults = [*_step_faults(folder), *_set_up_faults(folder)]
+    results = {name: store.read(path) for name in EXPECTED if (path := folder / f"{name}.jsonl").exists()}
+    for name, targets in EXPECTED.items():
+        if name not in results:
+            faults.append(f"{name}: it wrote no result")
+            continue
+        faults += [f"{name}: {fault}" for fault in _faults(name, results[name], targets, mark)]
+    if faults:
+        raise RunError("\n".join(faults))
+    runs = [run for result in results.values() for run in result.runs]
+    accelerated = sum(bool(run.accelerated and run.accelerated.enabled) for run in runs)
+    return f"{len(steps())} steps of {len(USERS)} users, {len(runs)} launches, {accelerated} of them under KVM"
+
+
+def _step_faults(folder: Path) -> Iterator[str]:
+    done = {each["name"]: each for each in json.loads((folder / STEPS).read_text())}
+    for step in steps():
+        if step.name not in done:
+            yield f"{step.name}: it was never done"
+            continue
+        if done[step.name]["status"] != 0:
+            yield f"{step.name}: it ended with {done[step.name]['status']}"
+        for line in done[step.name]["left"]:
+            yield f"{step.name}: it left {line}"
+
+
+def _set_up_faults(folder: Path) -> Iterator[str]:
+    """Set-up ends with the command that alice needs, and bob is told no command that he may not run."""
+    if not COMMAND.search((folder / "alice-run.txt").read_text(errors="replace")):
+        yield "alice-run: set-up did not print the command that joins her to the groups"
+
+
+def _faults(name: str, result: Result, targets: tuple[str, ...], mark: str) -> Iterator[str]:
+    user = name.partition("-")[0]
+    if result.header.host.gating.get("lab") != mark:
+        yield "its numbers do not bear the mark of the lab"
+    measured = {run.target for run in result.runs if run.phase == "measured" and run.ok}
+    yield from (f"{target} was not measured" for target in targets if target not in measured)
+    for run in result.runs:
+        if run.error is not None:
+            yield f"{run.target} failed while {run.error.phase}: {run.error.message}"
+        if run.target in SANDBOXES and run.ok:
+            for limit, applied in run.limits.items():
+                if applied.mechanism is None:
+                    yield f"{run.target}: the {limit} limit was not applied: {applied.reason}"
+        if run.target == "docker" and run.ok:
+            charged = [each.value for each in run.samples if each.metric == "memory.charged"]
+            if not charged or None in charged:
+                yield "docker: the memory of its control group is missing"
+    for record in result.targets:
+        wanted = "tcg" if name == "alice-run" else ACCELERATORS[user]
+        if record.accelerator not in (None, wanted):
+            yield f"{record.target} ran by {record.accelerator}, not {wanted}: {record.accelerator_reason}"
+    if name in REFUSED:
+        target, words = REFUSED[name]
+        refusals = [f"{each.reason} {each.hint}" for each in result.unavailable if each.target == target]
+        if not any(words in refusal for refusal in refusals):
+            yield f"{target} was not refused with {words!r}: {refusals}"
