@@ -37,8 +37,10 @@ def main(out: Path) -> int:
         for user in USERS:
             _hold_session(sessions, user)
         _say(f"the system is {_output(['systemctl', 'is-system-running'])}")
+        before = inventory.take(USERS)
         for step in steps():
-            done.append(_do(step, out))
+            each, before = _do(step, out, before)
+            done.append(each)
             (out / STEPS).write_text(json.dumps(done, indent=1) + "\n")
             if step.name == JOINING:  # the open session has the old groups, and so has the user's manager
                 subprocess.run(["loginctl", "terminate-user", step.user], check=True, timeout=120)
@@ -64,7 +66,8 @@ def _make_key() -> None:
 
 
 def _ssh(user: str, command: str) -> list[str]:
-    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=120")
+    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=120"]
+    options += ["KexAlgorithms=curve25519-sha256", "HostKeyAlgorithms=ssh-ed25519"]  # the cheapest to emulate
     return ["ssh", "-i", str(KEY), *(f"-o{option}" for option in options), f"{user}@localhost", command]
 
 
@@ -98,18 +101,18 @@ def _state_of_system(out: Path) -> None:
     (out / "system.txt").write_text(text)
 
 
-def _do(step: Step, out: Path) -> dict[str, object]:
+def _do(step: Step, out: Path, before: set[str]) -> tuple[dict[str, object], set[str]]:
+    """Run a step; what is known of it, and the inventory after it."""
     _say(f"{step.name} begins: {step.user}: {step.command}")
-    before = inventory.take(USERS)
     began = time.monotonic()
     status = _run(step, out / f"{step.name}.txt")
     seconds = round(time.monotonic() - began, 1)
     _collect(step, out)
-    left = _left(before)
+    left, after = _left(before)
     for line in left:
         _say(f"{step.name} left: {line}")
     _say(f"{step.name} ended with {status} after {seconds:.0f} s")
-    return {"name": step.name, "user": step.user, "status": status, "seconds": seconds, "left": left}
+    return {"name": step.name, "user": step.user, "status": status, "seconds": seconds, "left": left}, after
 
 
 def _run(step: Step, kept: Path) -> int:
@@ -142,8 +145,8 @@ def _collect(step: Step, out: Path) -> None:
             shutil.copyfile(found[-1], out / f"{step.name}.jsonl")
 
 
-def _left(before: set[str]) -> list[str]:
-    """What came and went since `before`, once it no longer changes for the better."""
+def _left(before: set[str]) -> tuple[list[str], set[str]]:
+    """What came and went since `before`, once all is as before or SETTLING is over; and the inventory then."""
     deadline = time.monotonic() + SETTLING
     while True:
         after = inventory.take(USERS)
@@ -151,7 +154,7 @@ def _left(before: set[str]) -> list[str]:
             f"- {thing}" for thing in sorted(before - after)
         ]
         if not changes or time.monotonic() > deadline:
-            return changes
+            return changes, after
         time.sleep(POLL)
 
 

@@ -24,7 +24,7 @@ ROOM = 32 * 2**20
 
 def mark(name: str) -> str:
     """The mark of this machine's numbers, see harness.host.lab."""
-    return f"{name} with systemd, nested under emulation"
+    return f"{name} with systemd under emulation"
 
 
 def run(name: str, kept: Path, say: Callable[[str], None]) -> dict[str, Any]:
