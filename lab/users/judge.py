@@ -19,13 +19,13 @@ EXPECTED: Mapping[str, tuple[str, ...]] = {
     "alice-run": (*SANDBOXES, *MACHINES),
     "alice-again": (*SANDBOXES, "docker", *MACHINES),
     "alice-user": ("docker", *MACHINES),
-    "alice-private": MACHINES,
+    "alice-private": ("namespace",),
     "bob-run": (*SANDBOXES, *MACHINES),
     "bob-user": MACHINES,
-    "bob-private": MACHINES,
+    "bob-private": ("namespace",),
     "root-run": ("host", "namespace", "docker", *MACHINES),
     "root-user": ("docker", *PROFILES.split(",")),
-    "root-private": ("docker", *MACHINES),
+    "root-private": ("namespace", "docker"),
 }
 """Targets that each step has to have measured; any other one has to be recorded with its reason."""
 REFUSED: Mapping[str, tuple[str, str]] = {
