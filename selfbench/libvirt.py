@@ -24,7 +24,7 @@ from harness.doorbell import Doorbell, timed_window
 from harness.ledger import Ledger
 from harness.measure import Cell
 from harness.process import NAME_VARIABLE, end_processes, told
-from harness.vm.backend import DiskImage, VirtualMachine
+from harness.vm.backend import OVERLAY, DiskImage, VirtualMachine
 from selfbench.host import TIMEOUT, cell, started
 from selfbench.measurement import Measurement, interleaved
 
@@ -90,7 +90,7 @@ def by_hand(cell: Cell, ledger: Ledger, argv: Sequence[str]) -> float:
         socket.socket(socket.AF_UNIX) as console,
         (folder / "log").open("wb") as log,
     ):
-        shutil.copyfile(cell.image.empty, folder / "overlay")
+        shutil.copyfile(cell.image.empty, folder / OVERLAY)
         listener.bind(str(folder / "bell"))
         listener.listen()
         listener.settimeout(TIMEOUT)

@@ -19,35 +19,45 @@ from harness import cgroup
 from harness.backends import Instance, Options, Part, Unseen
 from harness.doorbell import Doorbell, Mark
 from harness.engines import libvirt as engine
-from harness.engines import peer_of
+from harness.engines import libvirt_traces, peer_of
 from harness.engines.libvirt import LibvirtEngine
 from harness.errors import BadInput, EngineError
 from harness.ledger import Ledger
 from harness.model import Limits, Plan, TargetRecord
 from harness.process import END_TIMEOUT
-from harness.vm import machine
+from harness.vm import firmware, machine
 from harness.vm.acceleration import Ask
-from harness.vm.backend import DiskImage, Saved, VirtualMachine, VmBackend, ring
+from harness.vm.backend import OVERLAY, DiskImage, Saved, VirtualMachine, VmBackend, ring
 from harness.vm.machine import Accelerator, Machine
 
 
 class LibvirtMachine(VirtualMachine):
+    """identity: the domain's number, which libvirt gives each domain of a driver once."""
+
     def __init__(
-        self, engine: LibvirtEngine, name: str, pid: int, folder: Path, limits: Limits, accelerator: Accelerator
+        self,
+        engine: LibvirtEngine,
+        name: str,
+        identity: int,
+        pid: int,
+        folder: Path,
+        limits: Limits,
+        accelerator: Accelerator,
     ) -> None:
         super().__init__(pid, folder, limits, accelerator)
         self.engine = engine
         self.name = name
+        self.identity = identity
 
     def asking(self) -> AbstractContextManager[Ask]:
         return nullcontext(partial(self.engine.ask, self.name))
 
     def cgroups(self) -> Mapping[str, Path]:
-        """Those that are named after the domain: without a partition QEMU stays in the one of whoever started it."""
+        """Those that libvirt made for the domain. Where it makes none, QEMU stays in the group of its starter."""
         found = {}
         for controller, folder in cgroup.of_process(self.pid).items():
             for above in (folder, *folder.parents):
-                if self.name in above.name.replace("\\x2d", "-"):  # as systemd writes a dash
+                if libvirt_traces.is_group_of(above.name, self.identity, self.name):
                     found[controller] = above
                     break
         return found
@@ -68,6 +78,7 @@ class Libvirt(VmBackend):
 
     def probe(self) -> TargetRecord:
         self.engine: LibvirtEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
+        self.firmware = firmware.copy_of_rom(self.profile) if self.engine.confines() else None
         kind = machine.machine_type(self.profile)
         self.accelerator, reason = self.choose_accelerator(
             self.engine.kvm_refusal(self.plan.emulator, platform.machine(), kind)
@@ -81,6 +92,10 @@ class Libvirt(VmBackend):
         version = self.engine.version if self.plan.emulator is None else self.version()
         return TargetRecord(self.options.target, "QEMU", version, self.engine.whose, self.accelerator, reason, profile)
 
+    def refresh(self, image: DiskImage) -> None:
+        """Reopen the connection if its daemon has ended: untimed, and before anything is made over it."""
+        self.engine.reconnect()
+
     def close(self) -> None:
         self._stack.close()
 
@@ -93,7 +108,7 @@ class Libvirt(VmBackend):
         name = saved.name if saved else self.ledger.name()  # libvirt restores a domain under its own name alone
         with ExitStack() as stack:
             folder = stack.enter_context(self.layer(image))
-            self.engine.give(folder, folder / "overlay")
+            self.engine.give(folder, folder / OVERLAY)
             bells = stack.enter_context(_listening(folder / "bell"))
             consoles = stack.enter_context(_listening(folder / "serial"))
             stack.enter_context(self.ledger.holding(engine.destroy_domain, uri=self.engine.uri, name=name))
@@ -102,6 +117,7 @@ class Libvirt(VmBackend):
                 domain = self.engine.restore(saved.memory, description, name)
             else:
                 vm = self.machine(name, image, folder, str(folder / "bell"), str(folder / "serial"))
+                vm = replace(vm, uuid=stack.enter_context(self.engine.uuid(name)))
                 domain = self.engine.create(machine.domain(self.profile, vm))
             mark("created")
             if console := _accepted(stack, consoles):
@@ -116,7 +132,7 @@ class Libvirt(VmBackend):
             stack.enter_context(_gone_afterwards(pid))
             stack.callback(engine.destroy_domain, self.engine.uri, name)
             engine.resume(domain)
-            yield LibvirtMachine(self.engine, name, pid, folder, image.limits, self.accelerator)
+            yield LibvirtMachine(self.engine, name, domain.ID(), pid, folder, image.limits, self.accelerator)
 
     def save(self, instance: VirtualMachine, memory: Path) -> Saved:
         assert isinstance(instance, LibvirtMachine)
@@ -126,7 +142,7 @@ class Libvirt(VmBackend):
     def machine(self, name: str, image: DiskImage, folder: Path, doorbell: str, console: str) -> Machine:
         owner = self.engine.label if self.engine.whose == "user" else None
         vm = super().machine(name, image, folder, doorbell, console)
-        return replace(vm, partition=self.engine.partition, owner=owner)
+        return replace(vm, partition=self.engine.partition, owner=owner, firmware=self.firmware)
 
 
 FOLDER = "/weighbridge-instance"

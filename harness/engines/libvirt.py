@@ -20,12 +20,12 @@ from harness import cgroup, places
 from harness.backends import Unseen
 from harness.command import CommandFailed, run
 from harness.command import find as program
-from harness.engines import SOCKET_PATH_LIMIT, libvirt_traces, serving
+from harness.engines import SOCKET_PATH_LIMIT, libvirt_apparmor, libvirt_session, libvirt_traces, serving
+from harness.engines import libvirt_connection as connections
 from harness.errors import EngineError, Unavailable
 from harness.ledger import Ledger, remove_folder
 from harness.model import Plan
 
-LOG_VARIABLE = "LIBVIRT_LOG_OUTPUTS"
 URIS = ("qemu:///system", "qemu:///session")
 DAEMONS = ("libvirtd", "virtqemud")
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
@@ -41,7 +41,6 @@ security_driver = "none"
 namespaces = []
 """
 
-_connections: dict[str, Any] = {}
 _embedded: list[Path] = []
 """The root of the embedded driver in this process, once there is one."""
 
@@ -50,11 +49,18 @@ _embedded: list[Path] = []
 class LibvirtEngine:
     """A libvirt driver. label: the uid and gid that QEMU runs as, where they are not ours."""
 
-    connection: Any
     uri: str
     whose: Literal["private", "user"]
     label: tuple[int, int] | None
     partition: str | None = None
+
+    @property
+    def connection(self) -> Any:
+        return connections.current(self.uri)
+
+    def reconnect(self) -> None:
+        """Reopen the connection if its daemon has ended. Raises Unavailable where none answers."""
+        connections.alive(self.uri)
 
     @property
     def version(self) -> str:
@@ -66,7 +72,7 @@ class LibvirtEngine:
 
     def kvm_refusal(self, emulator: str | None, architecture: str, machine: str) -> str | None:
         """Why libvirt itself does not offer KVM; None where it does, which proves nothing yet."""
-        sdk = _sdk()
+        sdk = connections.sdk()
         try:
             self.connection.getDomainCapabilities(emulator, architecture, machine, "kvm")
         except sdk.libvirtError as error:
@@ -81,7 +87,7 @@ class LibvirtEngine:
 
     def create(self, description: str) -> Any:
         """A new domain, paused. Raises EngineError with libvirt's own words."""
-        sdk = _sdk()
+        sdk = connections.sdk()
         # A daemon ends the domains of a client that dies; the embedded driver, which dies too, refuses to promise it.
         flags = sdk.VIR_DOMAIN_START_PAUSED | (sdk.VIR_DOMAIN_START_AUTODESTROY if self.whose == "user" else 0)
         try:
@@ -91,7 +97,7 @@ class LibvirtEngine:
 
     def save(self, name: str, memory: Path) -> str:
         """Writes a running domain's state to a new file, and ends it; its XML. Raises EngineError."""
-        sdk = _sdk()
+        sdk = connections.sdk()
         try:
             domain = self.connection.lookupByName(name)
             description: str = domain.XMLDesc(sdk.VIR_DOMAIN_XML_MIGRATABLE | sdk.VIR_DOMAIN_XML_SECURE)
@@ -102,7 +108,7 @@ class LibvirtEngine:
 
     def restore(self, memory: Path, description: str, name: str) -> Any:
         """A domain that was saved, paused. Raises EngineError with libvirt's own words."""
-        sdk = _sdk()
+        sdk = connections.sdk()
         try:
             self.connection.restoreFlags(str(memory), description, sdk.VIR_DOMAIN_SAVE_PAUSED)
             return self.connection.lookupByName(name)
@@ -111,7 +117,7 @@ class LibvirtEngine:
 
     def ask(self, name: str, command: str, **arguments: Any) -> Any:
         """What a domain's QEMU answers over QMP. Raises EngineError for what it, or libvirt, refuses."""
-        sdk = _sdk()
+        sdk = connections.sdk()
         import libvirt_qemu
 
         asked = json.dumps({"execute": command, "arguments": arguments})
@@ -123,6 +129,21 @@ class LibvirtEngine:
             raise EngineError(f"QEMU's monitor: {answer['error']['desc']}")
         return answer["return"]
 
+    def confines(self) -> bool:
+        """Whether libvirt may confine QEMU by an AppArmor profile: only the system's daemon does."""
+        return self.uri.endswith("/system")
+
+    @contextmanager
+    def uuid(self, name: str) -> Iterator[str | None]:
+        """The UUID for a domain of that name. None: libvirt chooses one, and names no file after it."""
+        if not self.confines():
+            yield None
+        elif os.geteuid() == 0:
+            yield libvirt_apparmor.uuid_of(name)
+        else:
+            with libvirt_apparmor.reserved_uuid() as uuid:
+                yield uuid
+
     def metadata(self, name: str) -> tuple[Path, ...]:
         """What the driver keeps of a domain: its state, its log, its folder."""
         return libvirt_traces.of_domain(self.uri, name, self.connection.lookupByName(name).ID())
@@ -131,7 +152,7 @@ class LibvirtEngine:
         """The daemon's pid; none is needed under the embedded driver."""
         if self.whose == "private":
             return []
-        session = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "libvirt")
+        session = libvirt_session.runtime_folder()
         local = [str(session / Path(path).name) for path in SOCKETS] if self.uri.endswith("/session") else SOCKETS
         path = next((path for path in local if Path(path).is_socket()), None)
         return serving(path, DAEMONS) if path else Unseen("the daemon's socket is not where libvirt puts it")
@@ -142,9 +163,9 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
     """The embedded driver, or where the plan says so a daemon of the user's. Raises Unavailable."""
     if plan.engines == "user" or plan.libvirt_uri is not None:
         uri = plan.libvirt_uri or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
-        with _opened(uri) as connection:
+        with libvirt_session.released(ledger, uri), connections.opened(uri) as connection:
             label = _label(connection) if uri.endswith("/system") else None
-            yield LibvirtEngine(connection, uri, "user", label)
+            yield LibvirtEngine(uri, "user", label)
         return
     root = _embedded[0] if _embedded else ledger.folder / "vm"
     if len(f"{root}/{LONGEST_SOCKET}") > SOCKET_PATH_LIMIT:
@@ -158,10 +179,11 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
     ):
         places.folder(root / "etc")
         (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
-        with _partition(ledger) as partition, _opened(f"qemu:///embed?root={root}") as connection:
+        uri = f"qemu:///embed?root={root}"
+        with _partition(ledger) as partition, connections.opened(uri) as connection:
             _embedded[:] = [root]
             label = _label(connection) if os.geteuid() == 0 else None
-            yield LibvirtEngine(connection, f"qemu:///embed?root={root}", "private", label, partition)
+            yield LibvirtEngine(uri, "private", label, partition)
 
 
 def _runs_as() -> str:
@@ -189,12 +211,15 @@ def _runs_as() -> str:
 
 @contextmanager
 def _partition(ledger: Ledger) -> Iterator[str | None]:
-    """A partition of our own for the domains' control groups: else libvirt's /machine stays behind."""
+    """A partition of our own for the domains' control groups: else libvirt's /machine stays behind.
+
+    No dash: systemd names a slice after the partition, and a dash would be a level of its hierarchy.
+    """
     if os.geteuid() != 0:
         yield None
         return
-    name = ledger.name()
-    with ledger.holding(cgroup.remove, name=f"{name}.partition"):
+    name = ledger.name().replace("-", "_")
+    with ledger.holding(libvirt_traces.remove_partition, name=name):
         cgroup.make_partition(f"{name}.partition")
         yield f"/{name}"
 
@@ -204,8 +229,8 @@ def destroy_domain(uri: str, name: str) -> None:
     roots = parse_qs(urlparse(uri).query).get("root", [])
     if roots and not Path(roots[0]).exists():
         return
-    sdk = _sdk()
-    with _opened(uri) as connection:
+    sdk = connections.sdk()
+    with connections.opened(uri) as connection:
         try:
             connection.lookupByName(name).destroy()
         except sdk.libvirtError as error:
@@ -213,60 +238,16 @@ def destroy_domain(uri: str, name: str) -> None:
                 raise EngineError(f"libvirt: {error.get_error_message()}") from error
     if not roots:
         libvirt_traces.remove_log(uri, name)
+        libvirt_apparmor.remove_profile(libvirt_apparmor.uuid_of(name))
 
 
 def resume(domain: Any) -> None:
     """Lets a paused domain run. Raises EngineError with libvirt's own words."""
-    sdk = _sdk()
+    sdk = connections.sdk()
     try:
         domain.resume()
     except sdk.libvirtError as error:
         raise EngineError(f"libvirt: {error.get_error_message()}") from error
-
-
-@contextmanager
-def _opened(uri: str) -> Iterator[Any]:
-    """A connection, the one that is open already where there is one."""
-    if uri in _connections:
-        yield _connections[uri]
-        return
-    sdk = _sdk()
-    try:
-        connection = sdk.open(uri)
-    except sdk.libvirtError as error:
-        hint = "start it, or leave out --engines user for the embedded driver"
-        if "embed" in uri:
-            hint = "apt-get install libvirt-daemon-system qemu-system-x86"
-        raise Unavailable(f"libvirt at {uri.partition('?')[0]}: {error.get_error_message()}", hint) from error
-    _connections[uri] = connection
-    try:
-        yield connection
-    finally:
-        del _connections[uri]
-        connection.close()
-
-
-def _sdk() -> Any:
-    # The driver logs in our own process: its warnings, which concern nobody, would end up on the user's terminal. It
-    # reads the variable when it is loaded; nothing that we start is to inherit it.
-    unset = LOG_VARIABLE not in os.environ
-    os.environ.setdefault(LOG_VARIABLE, "4:file:/dev/null")
-    try:
-        import libvirt as sdk
-    except ImportError as error:
-        raise Unavailable(
-            f"libvirt-python is not installed: {error}",
-            "apt-get install libvirt-dev pkg-config gcc python3-dev, then install the extra `libvirt`",
-        ) from error
-    finally:
-        if unset:
-            del os.environ[LOG_VARIABLE]
-    if not _connections:
-        # The event loop must be registered before the embedded driver opens; it need not run.
-        sdk.virEventRegisterDefaultImpl()
-        # libvirt prints each error to stderr unless it is given somebody to tell.
-        sdk.registerErrorHandler(lambda _context, _error: None, None)
-    return sdk
 
 
 def _label(connection: Any) -> tuple[int, int] | None:

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import psutil
 
+from harness import cgroup
+from harness.command import CommandFailed, find, run
 from harness.ledger import held
 from harness.process import end_all, told
 
+SYSTEMD = Path("/run/systemd/system")
+"""Exists where systemd manages this machine (sd_booted(3))."""
+NOT_LOADED = 5
+"""Exit status of `systemctl stop` for a unit that does not exist (systemctl(1), after the LSB)."""
+MACHINE = r"(?P<machine>(?P<driver>qemu(?:-embed-[0-9a-f]+)?)-(?P<identity>\d+)-.+)"
+GROUP = re.compile(rf"(?:machine-)?{MACHINE}\.(?:scope|libvirt-qemu)")
+"""A machine's control group, as systemd-machined makes it (a scope), or libvirt by itself."""
+LONGEST_MACHINE = 64
 SHORT_NAME = 20
 """Characters of a domain's name that libvirt takes into the names of its folders."""
+
+
+def is_group_of(folder: str, identity: int, name: str) -> bool:
+    """Whether libvirt made the control group of that name for the domain with this number and name.
+
+    libvirt cuts a machine's name after 64 characters; the number, which no other domain of its driver has, comes before
+    the domain's name. systemd writes a dash as \\x2d.
+    Source: libvirt, src/hypervisor/domain_driver.c (virDomainDriverGenerateMachineName) and src/util/vircgroup.c.
+    """
+    found = GROUP.fullmatch(folder.replace(r"\x2d", "-"))
+    if found is None or int(found["identity"]) != identity:
+        return False
+    whole = f"{found['driver']}-{identity}-{name}"
+    return found["machine"] == whole[:LONGEST_MACHINE].rstrip("-.")
 
 
 def of_domain(uri: str, name: str, identity: int) -> tuple[Path, ...]:
@@ -34,8 +59,8 @@ def _folders(uri: str) -> list[Path]:
         return [Path("/var/lib/libvirt/qemu"), Path("/var/log/libvirt/qemu"), Path("/run/libvirt/qemu")]
     if uri.endswith("/session"):
         config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or _cache())
-        return [config / "libvirt/qemu/lib", _cache() / "libvirt/qemu/log", runtime / "libvirt/qemu/run"]
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or cache_folder())
+        return [config / "libvirt/qemu/lib", cache_folder() / "libvirt/qemu/log", runtime / "libvirt/qemu/run"]
     [root] = parse_qs(urlparse(uri).query)["root"]
     return [Path(root, kind, "qemu") for kind in ("lib", "log", "run")]
 
@@ -47,7 +72,8 @@ def remove_log(uri: str, name: str) -> None:
         (logs / f"{name}.log").unlink(missing_ok=True)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The base folder of this user's caches (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
@@ -59,7 +85,7 @@ def to_come() -> list[str]:
     if os.geteuid() == 0:
         runtime = Path("/run/libvirt")
     else:
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or _cache(), "libvirt")
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or cache_folder(), "libvirt")
     shared = {path for _, what in held(remove) for path in what["paths"]}
     found = [runtime / "hostdevmgr", runtime / "common/system.token", runtime / "common", runtime]
     return [str(path) for path in found if str(path) in shared or not path.exists()]
@@ -74,6 +100,22 @@ def remove(campaign: str, paths: list[str]) -> None:
             path.rmdir()
         elif path.is_file() and not any(beside.is_socket() for beside in path.parents[1].iterdir()):
             path.unlink()
+
+
+def remove_partition(name: str) -> None:
+    """Remove a partition: its control groups, and the slice that systemd keeps in their place where machined runs.
+
+    A slice stays loaded and active when its last scope is gone, until it is stopped.
+    Source: libvirt, src/util/virsystemd.c (virSystemdMakeSliceName); systemd.slice(5).
+    """
+    cgroup.remove(f"{name}.partition")
+    if SYSTEMD.is_dir():
+        try:
+            run([find("systemctl", "systemd"), "stop", f"{name}.slice"])
+        except CommandFailed as failure:
+            if failure.status != NOT_LOADED:
+                raise
+        cgroup.remove(f"{name}.slice")
 
 
 def end_emulators(root: str) -> None:

@@ -31,6 +31,10 @@ from harness.vm.kvm import Verdict
 from harness.vm.machine import Accelerator, Machine
 from harness.vm.profile import Profile
 
+OVERLAY = "overlay.qcow2"
+"""The file that is an instance's disk. libvirt's virt-aa-helper, itself confined by AppArmor, reads a disk to find its
+backing file: only if the path matches /**.qcow{,2}, /**.img, /**/disk{,.*} or the like, which the base disk's does too
+(disk.ext4 of a bundle, disk of bootdisk.py). Source: src/security/apparmor/usr.lib.libvirt.virt-aa-helper.in."""
 SAVE_TIMEOUT = 180.0
 """Seconds that a guest which is to be saved may take to be ready."""
 
@@ -88,7 +92,7 @@ class VirtualMachine(Instance):
         }
 
     def parts(self) -> tuple[Part, ...]:
-        return (Part("overlay", (self.folder / "overlay",)), Part("log", (self.folder / "console",)))
+        return (Part("overlay", (self.folder / OVERLAY,)), Part("log", (self.folder / "console",)))
 
     def log(self) -> str:
         return tail(self.folder / "console")
@@ -202,7 +206,7 @@ class VmBackend(Backend):
             memory=image.limits.memory,
             kernel=image.kernel,
             initramfs=image.initramfs,
-            disk=folder / "overlay",
+            disk=folder / OVERLAY,
             doorbell=doorbell,
             console=console,
             agent=str(folder / "agent"),
@@ -234,7 +238,7 @@ class VmBackend(Backend):
             disk = bootdisk.make(bundle, self.kernel, initramfs, told)
             parts = [Part("base disk", (disk,))]
         with self.ledger.holding_folder() as folder:
-            empty = folder / "empty"
+            empty = folder / "empty.qcow2"
             run([find("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, empty])
             ready = DiskImage(bundle, limits, tuple(parts), image, initramfs, disk, empty)
             if not self.profile.restore:
@@ -248,14 +252,15 @@ class VmBackend(Backend):
         """The image of a machine that was booted until it was ready, and saved then, with what it had written."""
         with self.ledger.holding_folder() as folder:
             memory = folder / "memory"
+            self.refresh(image)
             with Doorbell(folder) as bell, self.launch(image, bell, bell.mark) as instance:
                 bell.wait_ready(SAVE_TIMEOUT)
                 bell.wait_facts(SAVE_TIMEOUT)
                 assert isinstance(instance, VirtualMachine)
                 saved = self.save(instance, memory)
-                shutil.copyfile(instance.folder / "overlay", folder / "overlay")
+                shutil.copyfile(instance.folder / OVERLAY, folder / OVERLAY)
             part = Part("saved memory", (memory,))
-            yield replace(image, parts=(*image.parts, part), empty=folder / "overlay", saved=saved)
+            yield replace(image, parts=(*image.parts, part), empty=folder / OVERLAY, saved=saved)
 
     @abstractmethod
     def save(self, instance: VirtualMachine, memory: Path) -> Saved:
@@ -270,7 +275,7 @@ class VmBackend(Backend):
     def layer(self, image: DiskImage) -> Iterator[Path]:
         """A folder with an instance's own disk, and room for what its console says."""
         with self.ledger.holding_folder() as folder:
-            shutil.copyfile(image.empty, folder / "overlay")
+            shutil.copyfile(image.empty, folder / OVERLAY)
             (folder / "console").touch()
             yield folder
 

@@ -29,6 +29,7 @@ class Machine:
 
     tsc: the rate of the TSC in kHz, or what stands for it. emulator: a QEMU in place of libvirt's choice.
     owner: the uid and gid that the files belong to, where a daemon would give them to others.
+    uuid: the domain's, in place of a random one. firmware: the ROM in place of the profile's own.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Machine:
     emulator: str | None = None
     partition: str | None = None
     owner: tuple[int, int] | None = None
+    uuid: str | None = None
+    firmware: Path | None = None
 
 
 def command_line(profile: Profile, accelerator: Accelerator, tsc: int | str | None) -> str:
@@ -83,6 +86,10 @@ def domain(profile: Profile, vm: Machine) -> str:
         for named in devices.findall("emulator"):
             devices.remove(named)
         _add(devices, "emulator", vm.emulator)
+    if vm.uuid is not None:
+        _identify(root, vm.uuid)
+    if vm.firmware is not None and (rom := root.find("os/loader[@type='rom']")) is not None:
+        rom.text = str(vm.firmware)
     if vm.partition is not None and root.find("resource") is None:
         _add(_add(root, "resource"), "partition", vm.partition)
     if vm.owner is not None:
@@ -135,6 +142,15 @@ def _values(profile: Profile, vm: Machine) -> dict[str, str]:
         "console": vm.console,
         "agent": vm.agent,
     }
+
+
+def _identify(root: ET.Element, uuid: str) -> None:
+    """Give a domain its UUID, also where a profile has another one: in the SMBIOS data, which libvirt compares."""
+    for named in root.findall("uuid"):
+        root.remove(named)
+    _add(root, "uuid", uuid)
+    for entry in root.iterfind("sysinfo/system/entry[@name='uuid']"):
+        entry.text = uuid
 
 
 def _add(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:

@@ -1,0 +1,114 @@
+"""qemu:///session: libvirt's client starts the daemons of a user's session where none runs. They are ours to end.
+
+By themselves they end after two minutes without a client (--timeout=120), and leave folders, locks and caches in the
+user's home. What is ended and removed here is what was not there before us and serves no other client.
+Source: libvirt, src/remote/remote_sockets.c and src/rpc/virnetsocket.c (virNetSocketForkDaemon).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.engines import program
+from harness.engines.libvirt_traces import cache_folder
+from harness.errors import EngineError
+from harness.ledger import Ledger
+from harness.process import END_TIMEOUT, told
+
+DAEMONS = {"libvirt-sock": "libvirtd", "virtqemud-sock": "virtqemud", "virtlogd-sock": "virtlogd"}
+"""{socket: the daemon that serves it}, in the order in which they are ended: a daemon before those that it uses."""
+CONNECTED = "03"
+"""The state of a connected socket in /proc/net/unix (SS_CONNECTED of linux/net.h)."""
+CLOSING_TIMEOUT = 2.0
+"""Seconds that a daemon may take to notice that a client, as ourselves, has closed its connection."""
+DISPOSABLE = ("autostarted", "system.token", "*.pid", "capabilities/*.xml")
+"""Files that a daemon makes again when it needs them."""
+
+
+def runtime_folder() -> Path:
+    """Where the daemons of this user's session have their sockets."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or cache_folder(), "libvirt")
+
+
+@contextmanager
+def released(ledger: Ledger, uri: str) -> Iterator[None]:
+    """Hold what a connection to this URI makes libvirt start and create in the user's session."""
+    runtime = runtime_folder()
+    if not uri.endswith("/session") or any(_daemon(runtime, name) for name in DAEMONS.values()):
+        yield
+        return
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    folders = [base / "libvirt" for base in (cache_folder(), config, data)]
+    missing = [str(folder) for folder in (runtime, *folders) if not folder.exists()]
+    with ledger.holding(release, runtime=str(runtime), folders=missing):
+        yield
+
+
+def release(runtime: str, folders: list[str]) -> None:
+    """End the session's daemons that a client started, and remove their folders, unless others use them.
+
+    runtime: the folder of their sockets. folders: those that were not there before; files of the user's in them stay.
+    Raises EngineError where a daemon does not end.
+    """
+    for socket, name in DAEMONS.items():
+        pid = _daemon(Path(runtime), name)
+        if pid is not None and not _end_unused(pid, Path(runtime, socket)):
+            return
+    for folder in folders:
+        _prune(Path(folder))
+
+
+def _daemon(runtime: Path, name: str) -> int | None:
+    """The pid of a running daemon of the session; None where none runs."""
+    try:
+        pid = int((runtime / f"{name}.pid").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if program(pid) == name else None
+
+
+def _end_unused(pid: int, socket: Path) -> bool:
+    """End a daemon; False where it was started by the user, has another client, or runs a machine."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        deadline = time.monotonic() + CLOSING_TIMEOUT
+        while _clients(socket) and time.monotonic() < deadline:
+            if select.select([pidfd], [], [], 0.01)[0]:
+                return True
+        started_by_client = any(word.startswith(b"--timeout") for word in told(pid, "cmdline"))
+        if not started_by_client or _clients(socket) or any((socket.parent / "qemu/run").glob("*.xml")):
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if not select.select([pidfd], [], [], END_TIMEOUT)[0]:
+            raise EngineError(f"the session's {program(pid)} does not end within {END_TIMEOUT:g} s of SIGTERM")
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _clients(socket: Path) -> int:
+    """How many connections a listening Unix socket has accepted, as /proc/net/unix lists them."""
+    lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    return sum(fields[-1] == str(socket) and fields[5] == CONNECTED for fields in lines if len(fields) == 8)
+
+
+def _prune(top: Path) -> None:
+    """Remove a folder with all that a daemon makes again. A file of another kind, and the folders above it, stay."""
+    for folder, _, files in os.walk(top, topdown=False):
+        for path in (Path(folder, name) for name in files):
+            if any(path.match(pattern) for pattern in DISPOSABLE):
+                path.unlink()
+        if not any(Path(folder).iterdir()):
+            Path(folder).rmdir()
