@@ -5,7 +5,7 @@ process becomes a subreaper (prctl(2)), to which everything that a campaign star
 and whatever descends from us is a campaign's. And files, sockets, links and firewalls are looked at where nobody else
 makes any: on a Stage, in mount and network namespaces of its own, where the usual folders are empty as on a machine
 that never saw an engine. Control groups in which somebody else runs are somebody else's. Loop devices and the
-machine's own mounts, links and firewall are compared in full.
+machine's own mounts, links and firewall are compared in full, and where systemd runs its units and user managers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ PR_SET_CHILD_SUBREAPER = 36
 EMPTIED = (
     *("/tmp", "/var/tmp", "/run", "/dev/shm", "/var/lib/machines"),
     *("/var/lib/docker", "/var/lib/containerd", "/etc/docker"),
-    *("/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/etc/libvirt"),
+    *("/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/etc/libvirt", "/etc/apparmor.d/libvirt"),
 )
+MACHINES_OWN = (Path("/etc/apparmor.d/libvirt"),)
+"""Folders that are compared outside the stage too: with the stage's processes, a daemon of the machine may use them."""
 HOMES = (".cache/libvirt", ".config/libvirt", ".local/share/libvirt", ".docker")
 
 NETWORK = """
@@ -42,6 +44,17 @@ NETWORK = """
         [ ! -e /proc/sys/net/$sysctl ] || echo "sysctl: $sysctl $(cat /proc/sys/net/$sysctl)"
     done
 """
+
+SYSTEMD = Path("/run/systemd/system")
+UNITS = "--type=slice,scope,service,socket,mount"
+ON_DEMAND = frozenset(
+    {
+        "machine.slice",
+        *("libvirtd.service", "virtqemud.service", "virtlogd.service", "virtlockd.service"),
+        *("systemd-machined.service", "systemd-hostnamed.service", "systemd-timedated.service", "polkit.service"),
+    }
+)
+"""Units of the machine's own packages that a bus or a socket starts: that one of them runs is nothing left behind."""
 
 STAGE = """
     set -e
@@ -131,7 +144,9 @@ def take(stage: Stage, *folders: Path) -> Inventory:
         *_processes(),
         *_cgroups(),
         *_loop_devices(),
-        *_files(Path("/"), homes),
+        *_files(Path("/"), [*homes, *MACHINES_OWN]),
+        *_units(),
+        *_user_managers(),
         *_view("machine", os.getpid(), []),
         *_view("stage", stage.pid, stage.within()),
         *_files(stage.path("/"), [*stage.emptied, *folders]),
@@ -188,6 +203,27 @@ def _loop_devices() -> Iterator[str]:
         backing = device / "loop/backing_file"
         if backing.exists():
             yield f"loop device: {device.name} {backing.read_text().strip()}"
+
+
+def _units() -> Iterator[str]:
+    """The units that systemd has loaded, and those of our own user manager; none where systemd does not run."""
+    managers = [["systemctl"]] if SYSTEMD.is_dir() else []
+    if managers and Path(f"/run/user/{os.getuid()}/systemd/private").exists():
+        managers.append(["systemctl", "--user"])
+    for manager in managers:
+        argv = [*manager, "list-units", "--all", "--plain", "--no-legend", "--no-pager", "--full", UNITS]
+        listed = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout
+        for unit, _, active, *_ in map(str.split, listed.splitlines()):
+            if unit not in ON_DEMAND:
+                yield f"{' '.join(manager[1:])}unit: {unit} {active}"
+
+
+def _user_managers(top: Path = Path("/run/user")) -> Iterator[str]:
+    """The users who have a runtime folder, and what engines keep in it."""
+    for folder in sorted(top.glob("*")):
+        yield f"user manager: {folder.name}"
+        kept = [folder / name for name in ("libvirt", "docker", "containerd", "systemd/transient")]
+        yield from _files(Path("/"), [path for path in kept if os.access(path, os.R_OK)])
 
 
 def _view(name: str, pid: int, enter: Sequence[str]) -> Iterator[str]:

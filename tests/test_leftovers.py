@@ -33,6 +33,7 @@ engine = pytest.mark.engine
 
 AT_ONCE = 3
 LIBVIRT = "libvirt/pc,accel=tcg"
+SNAPSHOT = "libvirt/snapshot,accel=tcg"
 TARGETS = ("host", "namespace", "docker", LIBVIRT)
 ALL = ",".join(TARGETS)
 # (phase, which event of it): of `preparing` the first comes before the engine is started, the second before the image
@@ -284,6 +285,18 @@ def daemon(site: Site, name: str, *flags: str) -> Iterator[None]:
                 popen.kill()
 
 
+SHORT_KEEPALIVE = "keepalive_interval = 1\nkeepalive_count = 1\n"
+"""A client that does not answer is cut off after 2 s, which every boot takes longer than."""
+
+# A hook of libvirt's (hooks.html), which gets the domain's XML when a domain is made. It leaves the file that the AppArmor
+# driver leaves, for machines without AppArmor.
+LIKE_APPARMOR = """#!/bin/sh
+[ "$2 $3" = "prepare begin" ] || exit 0
+uuid=$(sed -n "s|.*<uuid>\\(.*\\)</uuid>.*|\\1|p" | head -n 1)
+: > "/etc/apparmor.d/libvirt/libvirt-$uuid"
+"""
+
+
 @pytest.fixture
 def users(site: Site, one_of_all: tuple[int, Result, list[str]]) -> Iterator[Users]:
     """Engines that run on the stage as they would on the machine: they change its links, firewall and ip_forward."""
@@ -294,6 +307,11 @@ def users(site: Site, one_of_all: tuple[int, Result, list[str]]) -> Iterator[Use
     with ExitStack() as stack:
         stack.callback(cgroup.remove, group)
         stack.enter_context(daemon(site, "dockerd", *flags, "--exec-opt", "native.cgroupdriver=cgroupfs"))
+        site.stage.path("/etc/libvirt/libvirtd.conf").write_text(SHORT_KEEPALIVE)
+        hook = site.stage.path("/etc/libvirt/hooks/qemu")
+        hook.parent.mkdir()
+        hook.write_text(LIKE_APPARMOR)
+        hook.chmod(0o755)
         # Where libvirt's user may not open /dev/kvm, libvirtd looks for it anew, for half a minute, at every start.
         who = 'user = "root"\ngroup = "root"\n' if Path("/dev/kvm").exists() else ""
         site.stage.path("/etc/libvirt/qemu.conf").write_text('security_driver = "none"\n' + who)
@@ -336,12 +354,12 @@ SWEPT = "+ file: /run/docker/netns/"
 @engine
 def test_engines_of_the_users_are_left_as_they_were(site: Site, users: Users) -> None:
     before, held = site.take(), users.hold()
-    with site.start(ALL, "--engines", "user", "--rounds", "1") as program:
+    with site.start(f"{ALL},{SNAPSHOT}", "--engines", "user", "--rounds", "1") as program:
         assert program.end() == 0, program.said
         result = program.result()
     assert all_ok(result)
     assert {target.target: target.whose for target in result.targets if target.whose != "system"} == {
-        "docker": "user", LIBVIRT: "user",
+        "docker": "user", LIBVIRT: "user", SNAPSHOT: "user",
     }  # fmt: skip
     same(before, site.take(), SWEPT)
     assert users.hold() == held

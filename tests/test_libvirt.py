@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -232,6 +233,18 @@ def test_the_phases_of_a_boot_are_in_their_order(engine: Engine) -> None:
     assert [name for name in names if name in phases] == phases
     times = dict(run.marks)
     assert times["kernel"] - times["firmware"] > 0.2 * (times["ready"] - times["created"]), "a kernel is most of it"
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's machines have control groups")
+def test_memory_is_charged_to_a_machine_whose_name_libvirt_cuts(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.ledger, "_names", 10**9)
+    run = engine.weigh("hello")
+    assert run.error is None
+    charged = [sample for sample in run.samples if sample.metric == "memory.charged"]
+    assert charged and all(sample.value is not None for sample in charged), charged
 
 
 @pytest.mark.engine
