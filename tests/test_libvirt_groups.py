@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from harness import cgroup
 from harness.command import CommandFailed
 from harness.engines import libvirt, libvirt_traces
 from harness.engines.libvirt_traces import is_group_of
-from harness.ledger import Ledger
+from harness.ledger import Ledger, _resolve
 
 CAMPAIGN = "weighbridge-20261127-085735-b35ee1"
 SCOPE = r"machine-qemu\x2dembed\x2d669e5b1f\x2d{}.scope"
@@ -115,3 +116,16 @@ def test_partition_has_no_dash_which_systemd_would_escape(
         assert partition is not None and "-" not in partition
         assert (cgroup.ROOT / f"{partition[1:]}.partition").is_dir()
     assert calls.read_text() == f"stop {partition[1:]}.slice\n"
+
+
+@pytest.mark.parametrize(
+    ("release", "what"),
+    [
+        ("harness.cgroup:remove", {"name": f"{CAMPAIGN}-1.partition"}),
+        ("harness.engines.libvirt:destroy_domain", {"uri": "qemu:///system", "name": f"{CAMPAIGN}-2"}),
+        ("harness.engines.libvirt_traces:remove", {"campaign": CAMPAIGN, "paths": []}),
+        ("harness.engines.libvirt_traces:end_emulators", {"root": "/var/lib/weighbridge/b35ee1/vm"}),
+    ],
+)
+def test_ledger_of_an_earlier_version_can_still_be_released(release: str, what: dict[str, object]) -> None:
+    inspect.signature(_resolve(release)).bind(**what)

@@ -117,31 +117,32 @@ class EventLoop:
 
     def __init__(self) -> None:
         self._blocks = 0
-        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread()
 
     def __enter__(self) -> Self:
         self._blocks += 1
-        if self._thread is None:
+        if self._blocks == 1:
             self._over = threading.Event()
-            self._thread = threading.Thread(target=self._run, name="libvirt-events", daemon=True)
+            self._thread = threading.Thread(target=_run, args=(self._over,), name="libvirt-events", daemon=True)
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._blocks -= 1
-        if self._blocks or self._thread is None:
+        if self._blocks:
             return
         self._over.set()
-        # The loop waits until something happens: a timer that is due at once does.
+        # The loop waits for the next event: a timer that is due at once is one.
         timer = sdk().virEventAddTimeout(0, lambda *_: None, None)
         self._thread.join()
         sdk().virEventRemoveTimeout(timer)
-        self._thread = None
 
-    def _run(self) -> None:
-        libvirt = sdk()
-        while not self._over.is_set():
-            libvirt.virEventRunDefaultImpl()
+
+def _run(over: threading.Event) -> None:
+    libvirt = sdk()
+    while not over.is_set():
+        libvirt.virEventRunDefaultImpl()
 
 
 _events = EventLoop()
