@@ -188,15 +188,26 @@ def test_connection_of_a_restarted_daemon_is_reopened(session: Session, number: 
             assert client.returncode == 0
 
 
-def test_daemon_that_the_client_started_is_ended_with_its_folders(session: Session) -> None:
+REAP = "from harness import ledger; print(*ledger.reap().values())"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_daemon_that_the_client_started_is_ended_with_its_folders(session: Session, killed: bool) -> None:
     (session.folder / "config/libvirt/libvirtd.conf").unlink()
     (session.folder / "config/libvirt").rmdir()
+    (session.folder / "config").rmdir()
+    (session.folder / "cache/theirs").mkdir()
     before = session.files()
     with session.client() as client:
         assert told(client) == "open"
         pid = int((session.runtime / "libvirtd.pid").read_text())
         daemon = os.pidfd_open(pid)
+        if killed:
+            client.kill()
         client.communicate(timeout=TIMEOUT)
+    if killed:
+        argv = session.argv(sys.executable, "-c", REAP)
+        assert subprocess.check_output(argv, env=session.environment, text=True, timeout=TIMEOUT).strip() == "None"
     assert select.select([daemon], [], [], 0)[0], "the daemon that libvirt started for us still runs"
     os.close(daemon)
     assert session.files() == sorted([*before, "state/ledgers"])
@@ -213,7 +224,7 @@ def test_session_that_another_client_uses_is_left_running(session: Session, monk
     monkeypatch.setattr(libvirt_session, "CLOSING_TIMEOUT", 0.0)
     with session.client() as other:
         assert told(other) == "open"
-        libvirt_session.release(str(session.runtime), [str(session.runtime)])
+        libvirt_session.release(str(session.runtime), [str(session.runtime)], [])
         assert told(other, "call").startswith("called")
         other.communicate(timeout=TIMEOUT)
     assert not session.runtime.exists()

@@ -30,6 +30,8 @@ RUN_HERE = ("namespace", "userns-chroot", VM)
 class Weighed:
     said: Said
     result: Result
+    session: Said
+    """What a second campaign said, over a machine of the user's own session."""
     left: list[str]
     """What is in the user's folders afterwards, all but the result and what was built once."""
 
@@ -42,7 +44,7 @@ def weighed() -> Iterator[Weighed]:
     ):
         pytest.skip(f"{REPOSITORY} is not open to ordinary users")
     with ground(UID if os.geteuid() == 0 else None) as here:
-        for name in ("st", "xc"):
+        for name in ("st", "xc", "run"):
             (here.folder / name).mkdir()
             os.chown(here.folder / name, *((UID, UID) if os.geteuid() == 0 else (-1, -1)))
         home = {
@@ -59,11 +61,17 @@ def weighed() -> Iterator[Weighed]:
             environment=home,
             prefix=AS_NOBODY if os.geteuid() == 0 else AS_THEMSELVES,
         )
-        kept = ("cache", "matplotlib", "result.jsonl", "st/weighbridge/ledgers")
+        session = here.weighbridge(
+            *("run", "--targets", VM, "--engines", "user", "--rounds", "1", "--progress", "none"),
+            *("-o", "session.jsonl"),
+            environment={**home, "XDG_RUNTIME_DIR": str(here.folder / "run")},
+            prefix=AS_NOBODY if os.geteuid() == 0 else AS_THEMSELVES,
+        )
+        kept = ("cache", "matplotlib", "result.jsonl", "session.jsonl", "run", "st/weighbridge/ledgers")
         found = [str(path.relative_to(here.folder)) for path in here.folder.rglob("*")]
         left = [path for path in found if not any(f"{one}/".startswith(f"{path}/") for one in (*kept, "xc"))]
         left = [path for path in left if not path.startswith(("cache/", "matplotlib/"))]
-        yield Weighed(said, read(here.folder / "result.jsonl"), left)
+        yield Weighed(said, read(here.folder / "result.jsonl"), session, left)
 
 
 def test_it_is_a_success(weighed: Weighed) -> None:
@@ -124,6 +132,13 @@ def test_limits_that_cannot_be_set_are_told(weighed: Weighed) -> None:
             if run.target == target:
                 assert {limit.mechanism for limit in run.limits.values()} == {None}
                 assert all("no write access" in (limit.reason or "") for limit in run.limits.values())
+
+
+def test_machine_of_the_users_session_runs(weighed: Weighed, engine_or_skip: EngineOrSkip) -> None:
+    with engine_or_skip("libvirt"):
+        if weighed.session.code == 3:
+            raise Unavailable(weighed.session.err, "apt-get install libvirt-daemon-system")
+    assert weighed.session.code == 0, weighed.session.err
 
 
 def test_nothing_is_left(weighed: Weighed) -> None:

@@ -45,17 +45,19 @@ def released(ledger: Ledger, uri: str) -> Iterator[None]:
         return
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    folders = [base / "libvirt" for base in (cache_folder(), config, data)]
-    missing = [str(folder) for folder in (runtime, *folders) if not folder.exists()]
-    with ledger.holding(release, runtime=str(runtime), folders=missing):
+    bases = (cache_folder(), config, data)
+    folders = [str(folder) for folder in (runtime, *(base / "libvirt" for base in bases)) if not folder.exists()]
+    parents = [str(base) for base in bases if not base.exists()]
+    with ledger.holding(release, runtime=str(runtime), folders=folders, parents=parents):
         yield
 
 
-def release(runtime: str, folders: list[str]) -> None:
+def release(runtime: str, folders: list[str], parents: list[str]) -> None:
     """End the session's daemons that a client started, and remove their folders, unless others use them.
 
-    runtime: the folder of their sockets. folders: those that were not there before; files of the user's in them stay.
-    Raises EngineError where a daemon does not end.
+    runtime: the folder of their sockets. folders, parents: those that were not there before: of a folder what a daemon
+    makes again is removed, of a parent nothing but itself, when it is empty. Raises EngineError where a daemon does not
+    end.
     """
     for socket, name in DAEMONS.items():
         pid = _daemon(Path(runtime), name)
@@ -63,6 +65,9 @@ def release(runtime: str, folders: list[str]) -> None:
             return
     for folder in folders:
         _prune(Path(folder))
+    for parent in map(Path, parents):
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()
 
 
 def _daemon(runtime: Path, name: str) -> int | None:
