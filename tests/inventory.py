@@ -219,7 +219,7 @@ def _units() -> Iterator[str]:
 
 
 def _user_managers(top: Path = Path("/run/user")) -> Iterator[str]:
-    """The users who have a runtime folder, and what engines keep in it."""
+    """The users who have a runtime folder, and the files of engines in it."""
     for folder in sorted(top.glob("*")):
         yield f"user manager: {folder.name}"
         kept = [folder / name for name in ("libvirt", "docker", "containerd", "systemd/transient")]

@@ -22,7 +22,7 @@ READABLE = (
     *("/**.img", "/**.raw", "/**.qcow{,2}", "/**.qed", "/**.vmdk", "/**.vhd", "/**.[iI][sS][oO]"),
     "/**/disk{,.*}",
 )
-"""What virt-aa-helper, itself confined, may read of disks outside a few folders.
+"""The disks that virt-aa-helper, itself confined, may read outside a few folders.
 
 Source: libvirt 9.0.0 and 11.3.0, src/security/apparmor/usr.lib.libvirt.virt-aa-helper.in.
 """

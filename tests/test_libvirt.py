@@ -14,6 +14,7 @@ import pytest
 
 from harness import backends, bundle, workloads
 from harness.backends import Backend
+from harness.engines.libvirt import LibvirtEngine
 from harness.errors import Unavailable
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
@@ -121,6 +122,20 @@ def test_its_files_stay_ours_under_a_daemon() -> None:
     assert label is not None
     assert (label.get("model"), label.get("relabel"), label.findtext("label")) == ("dac", "no", "+64055:+994")
     assert describe().find("seclabel") is None
+
+
+def test_disk_of_an_ordinary_user_is_writable_for_the_daemons_qemu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    disk = tmp_path / "overlay.qcow2"
+    disk.touch(0o644)
+    before = tmp_path.stat().st_mode
+    LibvirtEngine("qemu:///session", "user", None).give(tmp_path, disk)
+    assert disk.stat().st_mode & 0o777 == 0o644
+    LibvirtEngine("qemu:///system", "user", (64055, 994)).give(tmp_path, disk)
+    assert disk.stat().st_mode & 0o777 == 0o646
+    assert tmp_path.stat().st_mode == before
 
 
 def test_its_control_group_is_the_campaigns() -> None:

@@ -154,7 +154,7 @@ def session() -> Iterator[Session]:
         remove_folder(str(folder))
 
 
-def told(popen: subprocess.Popen[str], step: str = "") -> str:
+def advance(popen: subprocess.Popen[str], step: str = "") -> str:
     """Let a client do its next step, and read the line that it then prints."""
     assert popen.stdin is not None and popen.stdout is not None
     if step:
@@ -165,9 +165,9 @@ def told(popen: subprocess.Popen[str], step: str = "") -> str:
 
 def test_idle_connection_outlives_the_keepalive_limit(session: Session) -> None:
     with session.daemon() as daemon, session.client() as client:
-        assert told(client) == "open"
+        assert advance(client) == "open"
         daemon.until(PONG, count=PINGS_WITHIN_THE_LIMIT + 1)
-        assert told(client, "call").startswith("called")
+        assert advance(client, "call").startswith("called")
         rest, _ = client.communicate(timeout=TIMEOUT)
         assert rest.split() == ["threads", "MainThread"]
         assert client.returncode == 0
@@ -177,13 +177,13 @@ def test_idle_connection_outlives_the_keepalive_limit(session: Session) -> None:
 def test_connection_of_a_restarted_daemon_is_reopened(session: Session, number: signal.Signals) -> None:
     with session.client() as client:
         with session.daemon() as daemon:
-            assert told(client) == "open"
-            assert told(client, "call").startswith("called")
+            assert advance(client) == "open"
+            assert advance(client, "call").startswith("called")
             daemon.popen.send_signal(number)
             daemon.popen.wait(TIMEOUT)
         with session.daemon():
-            assert told(client, "call").startswith("called")
-            assert told(client, "call").startswith("called")
+            assert advance(client, "call").startswith("called")
+            assert advance(client, "call").startswith("called")
             client.communicate(timeout=TIMEOUT)
             assert client.returncode == 0
 
@@ -199,7 +199,7 @@ def test_daemon_that_the_client_started_is_ended_with_its_folders(session: Sessi
     (session.folder / "cache/theirs").mkdir()
     before = session.files()
     with session.client() as client:
-        assert told(client) == "open"
+        assert advance(client) == "open"
         pid = int((session.runtime / "libvirtd.pid").read_text())
         daemon = os.pidfd_open(pid)
         if killed:
@@ -215,7 +215,7 @@ def test_daemon_that_the_client_started_is_ended_with_its_folders(session: Sessi
 
 def test_daemon_of_the_user_is_left_running(session: Session) -> None:
     with session.daemon() as daemon, session.client() as client:
-        assert told(client) == "open"
+        assert advance(client) == "open"
         client.communicate(timeout=TIMEOUT)
         assert daemon.popen.poll() is None
 
@@ -223,8 +223,8 @@ def test_daemon_of_the_user_is_left_running(session: Session) -> None:
 def test_session_that_another_client_uses_is_left_running(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libvirt_session, "CLOSING_TIMEOUT", 0.0)
     with session.client() as other:
-        assert told(other) == "open"
+        assert advance(other) == "open"
         libvirt_session.release(str(session.runtime), [str(session.runtime)], [])
-        assert told(other, "call").startswith("called")
+        assert advance(other, "call").startswith("called")
         other.communicate(timeout=TIMEOUT)
     assert not session.runtime.exists()

@@ -31,7 +31,7 @@ class Weighed:
     said: Said
     result: Result
     session: Said
-    """What a second campaign said, over a machine of the user's own session."""
+    """The output of a second campaign, over a machine of the user's own session."""
     left: list[str]
     """What is in the user's folders afterwards, all but the result and what was built once."""
 

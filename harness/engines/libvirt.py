@@ -80,10 +80,14 @@ class LibvirtEngine:
         return None
 
     def give(self, *paths: Path) -> None:
-        """Hands files over to the user that QEMU runs as."""
-        if self.label is not None and os.geteuid() == 0:
-            for path in paths:
+        """Let the user that QEMU runs as write these files: as root by handing them over, else by their modes."""
+        if self.label is None:
+            return
+        for path in paths:
+            if os.geteuid() == 0:
                 os.chown(path, *self.label)
+            elif path.is_file():
+                path.chmod(path.stat().st_mode | 0o006)
 
     def create(self, description: str) -> Any:
         """A new domain, paused. Raises EngineError with libvirt's own words."""

@@ -25,8 +25,8 @@ _connections: dict[str, Any] = {}
 
 def sdk() -> Any:
     """The module libvirt, ready for a connection of any kind. Raises Unavailable where it is not installed."""
-    # The driver logs in our own process: its warnings, which concern nobody, would end up on the user's terminal. It
-    # reads the variable when it is loaded; nothing that we start is to inherit it.
+    # The embedded driver logs in our own process: its warnings would end up on the user's terminal. It reads the
+    # variable when it is loaded; no program that we start must inherit it.
     unset = LOG_VARIABLE not in os.environ
     os.environ.setdefault(LOG_VARIABLE, "4:file:/dev/null")
     try:
@@ -42,7 +42,7 @@ def sdk() -> Any:
     if not _connections:
         # The event loop must be registered before a connection opens, for the embedded driver too.
         libvirt.virEventRegisterDefaultImpl()
-        # libvirt prints each error to stderr unless it is given somebody to tell.
+        # libvirt prints each error to stderr unless it has a handler; the errors are raised anyway.
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
     return libvirt
 

@@ -1,7 +1,8 @@
-"""qemu:///session: libvirt's client starts the daemons of a user's session where none runs. They are ours to end.
+"""qemu:///session: end the daemons of a user's session that libvirt's client library started for us.
 
-By themselves they end after two minutes without a client (--timeout=120), and leave folders, locks and caches in the
-user's home. What is ended and removed here is what was not there before us and serves no other client.
+By themselves they end after two minutes without a client (--timeout=120), and leave folders, marks and caches in the
+user's home. A daemon that the user started, that has another client or that runs a machine is left alone; of the
+folders only those are removed that did not exist before.
 Source: libvirt, src/remote/remote_sockets.c and src/rpc/virnetsocket.c (virNetSocketForkDaemon).
 """
 
@@ -38,7 +39,7 @@ def runtime_folder() -> Path:
 
 @contextmanager
 def released(ledger: Ledger, uri: str) -> Iterator[None]:
-    """Hold what a connection to this URI makes libvirt start and create in the user's session."""
+    """Hold, in the ledger, the daemons and folders that a connection to this URI creates in the user's session."""
     runtime = runtime_folder()
     if not uri.endswith("/session") or any(_daemon(runtime, name) for name in DAEMONS.values()):
         yield
@@ -55,9 +56,9 @@ def released(ledger: Ledger, uri: str) -> Iterator[None]:
 def release(runtime: str, folders: list[str], parents: list[str]) -> None:
     """End the session's daemons that a client started, and remove their folders, unless others use them.
 
-    runtime: the folder of their sockets. folders, parents: those that were not there before: of a folder what a daemon
-    makes again is removed, of a parent nothing but itself, when it is empty. Raises EngineError where a daemon does not
-    end.
+    runtime: the folder of their sockets. folders: did not exist before; files that a daemon makes again are removed with
+    them, other files stay. parents: did not exist before; removed if they are empty.
+    Raises EngineError where a daemon does not end.
     """
     for socket, name in DAEMONS.items():
         pid = _daemon(Path(runtime), name)
