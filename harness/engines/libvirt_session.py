@@ -56,8 +56,8 @@ def released(ledger: Ledger, uri: str) -> Iterator[None]:
 def release(runtime: str, folders: list[str], parents: list[str]) -> None:
     """End the session's daemons that a client started, and remove their folders, unless others use them.
 
-    runtime: the folder of their sockets. folders: did not exist before; files that a daemon makes again are removed with
-    them, other files stay. parents: did not exist before; removed if they are empty.
+    runtime: the folder of their sockets. folders: did not exist before; they are removed with the files that a daemon
+    makes again, and stay with any other file. parents: did not exist before; removed if they are empty.
     Raises EngineError where a daemon does not end.
     """
     for socket, name in DAEMONS.items():
