@@ -91,6 +91,23 @@ class Spent:
         return Spent(user, total - user)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why limits cannot be applied here, and the one shell command that changes it."""
+
+    reason: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}. Try: {self.command}"
+
+
+def refusal() -> Refusal | None:
+    """Return why no control group with limits can be created here; None where it can."""
+    told = _refusal({controller: hierarchy(controller) for controller in settings(Limits(1, 1))})
+    return None if told is None else Refusal(told, "sudo weighbridge run")
+
+
 def version() -> int:
     """2 where the unified hierarchy has the controllers, else 1."""
     return 2 if (ROOT / "cgroup.controllers").exists() else 1
