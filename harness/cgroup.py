@@ -260,8 +260,8 @@ def limited(ledger: Ledger, name: str, limits: Limits, enforced: bool = True) ->
             folder.mkdir(exist_ok=True)
             for file, value in settings(limits)[controller].items() if enforced else ():
                 _set(folder / file, value)
-        if version() == 2 and "cpu" not in folders:  # cpu.stat is there without the controller
-            folders["cpu"] = folders["memory"]
+        if version() == 2:  # cpu.stat is there without the controller
+            folders.setdefault("cpu", next(iter(folders.values())))
         yield ControlGroup(limits, folders, refused)
 
 
