@@ -14,7 +14,8 @@ from pathlib import Path
 
 from harness.errors import EngineError
 from harness.ledger import Ledger
-from harness.limiting import KERNEL_PARAMETERS, Refusal, as_root, current
+from harness.limiting import KERNEL_PARAMETERS, as_root, current
+from harness.limiting import Refusal as Refusal
 from harness.model import Applied, Limits
 from harness.process import kill
 from harness.spent import Spent
