@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness import host, signals
+from harness import delegation, host, signals
 from harness.errors import BadInput, EngineError
 from harness.ledger import Ledger
 from harness.measure import Cell, measure
@@ -111,6 +111,7 @@ class Campaign:
             self.writer.append(self._header())
             try:
                 with ExitStack() as prepared:
+                    prepared.enter_context(delegation.entered(self.ledger))
                     self._measure_all(self._prepared(prepared))
             except Interrupted as interruption:
                 self.outcome.stopped = str(interruption)

@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import EngineError
 from harness.ledger import Ledger
+from harness.limiting import KERNEL_PARAMETERS, as_root, current
+from harness.limiting import Refusal as Refusal
 from harness.model import Applied, Limits
 from harness.process import kill
+from harness.spent import Spent
 
 ROOT = Path("/sys/fs/cgroup")
 JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit; shift; done; shift; exec "$@"'
+LIMITED_BY = {"cpus": "cpu", "memory": "memory"}
+"""{limit: the controller that applies it}."""
 MECHANISMS = {"cpus": "cfs quota", "memory": "memory cgroup"}
 V2_KERNEL = ("kernel_stack", "pagetables", "percpu", "sock", "slab")
 """What memory.stat has instead of `kernel`, before Linux 5.18."""
@@ -28,18 +33,18 @@ PERIOD = 100_000
 
 @dataclass(frozen=True)
 class ControlGroup:
-    """folders: {controller: its folder for this group}; refusal: why there are none."""
+    """folders: {controller: its folder for this group}; refused: {limit: why it cannot be applied}."""
 
     limits: Limits
     folders: dict[str, Path] = field(default_factory=dict)
-    refusal: str | None = None
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
 
     def applied(self) -> dict[str, Applied]:
         """How each limit was applied, or why not."""
-        if self.refusal is None:
-            return applied(self.folders, self.limits)
-        asked: dict[str, float | int] = {"cpus": self.limits.cpus, "memory": self.limits.memory}
-        return {name: Applied(value, None, reason=self.refusal) for name, value in asked.items()}
+        found = applied(self.folders, self.limits)
+        for limit, refusal in self.refused.items():
+            found[limit] = Applied(found[limit].asked, None, reason=str(refusal))
+        return found
 
     @property
     def doors(self) -> list[str]:
@@ -60,40 +65,42 @@ class ControlGroup:
         return [f"{tree}/bin/busybox", "sh", "-c", JOIN, "join", *doors, "--", *argv] if doors else list(argv)
 
 
-@dataclass(frozen=True)
-class Spent:
-    """Seconds of CPU time, in user and in system mode."""
+def limits_here() -> dict[str, Refusal | None]:
+    """Return for each limit ("cpus", "memory") why it cannot be applied to a new group; None where it can.
 
-    user: float = 0.0
-    system: float = 0.0
+    For an ordinary user this is true inside of `delegation.entered` alone.
+    """
+    tops = {limit: _top(controller) for limit, controller in LIMITED_BY.items()}
+    return {limit: top if isinstance(top, Refusal) else None for limit, top in tops.items()}
 
-    @property
-    def total(self) -> float:
-        return self.user + self.system
 
-    @classmethod
-    def divided(cls, exact: float, user: float, system: float) -> Spent:
-        """The scheduler's exact time, divided in the ratio of the ticks that were seen in either mode.
+def refusal() -> Refusal | None:
+    """Return why not all limits can be applied to a new group; None where they can. See `limits_here`."""
+    return next(filter(None, limits_here().values()), None)
 
-        As the kernel does it (cputime_adjust in kernel/sched/cputime.c): all is user time where no tick was seen in
-        system mode, nor any at all maybe.
-        """
-        share = user / (user + system) if system else 1.0
-        return cls(exact * share, exact * (1 - share))
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(self.user + other.user, self.system + other.system)
-
-    def __sub__(self, other: Spent) -> Spent:
-        """Exact in total; between the modes as far as it can be, where ticks are all there is to tell."""
-        total = max(0.0, self.total - other.total)
-        user = min(max(0.0, self.user - other.user), total)
-        return Spent(user, total - user)
+def _top(controller: str) -> Path | Refusal:
+    """The folder in which this process creates groups with this controller, or why it cannot."""
+    if (place := current()) is not None:
+        return place.refused.get(controller) or place.top
+    top = hierarchy(controller)
+    if top is None:
+        enable = f"echo '+cpu +memory' | sudo tee {ROOT}/cgroup.subtree_control"
+        command = enable if controller in offered() else KERNEL_PARAMETERS
+        return Refusal(f"the {controller} controller is not enabled at {ROOT}", command)
+    if not os.access(top, os.W_OK):
+        return Refusal(f"uid {os.geteuid()} has no write access to {top}", as_root())
+    return top
 
 
 def version() -> int:
     """2 where the unified hierarchy has the controllers, else 1."""
     return 2 if (ROOT / "cgroup.controllers").exists() else 1
+
+
+def offered() -> list[str]:
+    """The controllers that the kernel offers to cgroup version 2 here."""
+    return (_get(ROOT, "cgroup.controllers") or "").split()
 
 
 def hierarchy(controller: str) -> Path | None:
@@ -173,17 +180,21 @@ def of_process(pid: int) -> dict[str, Path]:
     return found
 
 
-def remove(name: str) -> None:
-    """Removes the groups of that name, with all below them, from every hierarchy, and ends who is still in them.
+def remove(name: str | None = None, folders: Sequence[str] = ()) -> None:
+    """Remove control groups with all groups below them, and end the processes in them.
 
-    A process that was killed stays a member until the kernel is done with it: hence the waiting.
+    folders: absolute paths. name: the groups of that name at the root of every hierarchy, and one level below.
+    A killed process stays a member until the kernel is done with it: hence the waiting. systemd may remove the same
+    folders: a scope disappears with its last process.
     """
-    for top in (ROOT / name, *ROOT.glob(f"*/{name}")):
+    named = (ROOT / name, *ROOT.glob(f"*/{name}")) if name else ()
+    for top in (*map(Path, folders), *named):
         while pids := members(top):
             for pid in pids:
                 _end(pid)
         for below, _, _ in os.walk(top, topdown=False):
-            Path(below).rmdir()
+            with suppress(FileNotFoundError):
+                Path(below).rmdir()
 
 
 def _end(pid: int) -> None:
@@ -235,32 +246,24 @@ def make_partition(name: str) -> None:
 
 @contextmanager
 def limited(ledger: Ledger, name: str, limits: Limits, enforced: bool = True) -> Iterator[ControlGroup]:
-    """A new group with these limits. Where one cannot be applied its `applied` says why, and nothing is raised.
+    """Create a group with these limits. Where one cannot be applied, `applied` has the reason; nothing is raised.
 
     enforced: otherwise the group only counts, for an engine that has limits of its own.
     """
-    wanted = settings(limits) if enforced else {key: {} for key in settings(limits)}
-    tops = {controller: hierarchy(controller) for controller in wanted}
-    if refusal := _refusal(tops):
-        yield ControlGroup(limits, refusal=refusal)
+    tops = {controller: _top(controller) for controller in settings(limits)}
+    refused = {limit: top for limit, by in LIMITED_BY.items() if isinstance(top := tops[by], Refusal)}
+    folders = {controller: top / name for controller, top in tops.items() if isinstance(top, Path)}
+    if len(refused) == len(LIMITED_BY):
+        yield ControlGroup(limits, refused=refused)
         return
-    with ledger.holding(remove, name=name):
-        folders = {controller: top / name for controller, top in tops.items() if top is not None}
+    with ledger.holding(remove, folders=[*dict.fromkeys(map(str, folders.values()))]):
         for controller, folder in folders.items():
             folder.mkdir(exist_ok=True)
-            for file, value in wanted[controller].items():
+            for file, value in settings(limits)[controller].items() if enforced else ():
                 _set(folder / file, value)
-        yield ControlGroup(limits, folders)
-
-
-def _refusal(tops: Mapping[str, Path | None]) -> str | None:
-    for controller in ("cpu", "memory"):  # and cpuacct only counts
-        top = tops[controller]
-        if top is None:
-            return f"the {controller} controller is not enabled at {ROOT}"
-        if not os.access(top, os.W_OK):
-            return f"no write access to {top}: an ordinary user has only what is delegated to them"
-    return None
+        if version() == 2:  # cpu.stat is there without the controller
+            folders.setdefault("cpu", next(iter(folders.values())))
+        yield ControlGroup(limits, folders, refused)
 
 
 def settings(limits: Limits) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness import backends, signals
+from harness import backends, delegation, signals
 from harness.errors import BadInput, as_unavailable
 from harness.ledger import Ledger
 from harness.model import Plan, TargetRecord
@@ -22,7 +22,7 @@ class Finding:
 
 def examine(plan: Plan) -> list[Finding]:
     """Probes every target of a plan for real: engines are started, KVM boots a guest; all is ended again."""
-    with Ledger() as ledger:
+    with Ledger() as ledger, delegation.entered(ledger):
         return [_examine(target, ledger, plan) for target in plan.targets]
 
 

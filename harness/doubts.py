@@ -16,7 +16,7 @@ from harness.store import Result
 from harness.wording import Words, line, quantity
 
 Kind = Literal[
-    "file", "left-out", "other-bundle", "uncommitted", "few-rounds", "drift", "bimodal", "disturbed-host"
+    "file", "left-out", "other-bundle", "uncommitted", "no-limits", "few-rounds", "drift", "bimodal", "disturbed-host"
 ]  # fmt: skip
 HEADLINES = tuple(name for name, metric in METRICS.items() if metric.headline and name != "disk.shared")
 """That of an image is weighed once, and of no round."""
@@ -68,6 +68,25 @@ def of_records(result: Result, left_out: int) -> Iterator[Doubt]:
         yield Doubt("other-bundle", told)
     if result.header.dirty:
         yield Doubt("uncommitted", Words("the harness had uncommitted changes when it measured"))
+    yield from _without_limits(result)
+
+
+def _without_limits(result: Result) -> Iterator[Doubt]:
+    """Warn about targets that ran without a limit, once for each reason: others ran with it."""
+    found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for run in result.runs:
+        for limit, applied in run.limits.items():
+            if applied.mechanism is None and applied.reason:
+                targets, limits = found.setdefault(applied.reason, ({}, {}))
+                targets[run.target] = limits[limit] = None
+    for reason, (targets, limits) in found.items():
+        told = Words(
+            "{targets} ran without limits ({limits}): {reason}",
+            targets=line(", ".join(targets)),
+            limits=", ".join(limits),
+            reason=line(reason),
+        )
+        yield Doubt("no-limits", told)
 
 
 Launches = tuple[str, str, str, Mapping[int, float]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness import backends, bundle, host, signals, workloads
+from harness import backends, bundle, delegation, host, signals, workloads
 from harness.backends import Backend
 from harness.bundle import Bundle
 from harness.errors import BadInput, as_unavailable
@@ -29,7 +29,7 @@ def ask(plan: Plan) -> Inside:
 
     What goes wrong with the instance is the run's `error`.
     """
-    with Ledger() as ledger:
+    with Ledger() as ledger, delegation.entered(ledger):
         backend = backends.create(plan.targets[0], ledger, plan)
         built = bundle.build(workloads.load(plan.workloads[0]))
         try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import backends, bundle, cgroup, workloads
+from harness import backends, bundle, cgroup, delegation, workloads
 from harness.backends import Backend, Image
 from harness.backends.docker import Container
 from harness.backends.libvirt import LibvirtMachine
@@ -71,7 +71,7 @@ def running(request: pytest.FixtureRequest, patched: None, engine_or_skip: Engin
 
 @contextmanager
 def running_on(target: str, engine_or_skip: EngineOrSkip) -> Iterator[Running]:
-    with Ledger() as ledger:
+    with Ledger() as ledger, delegation.entered(ledger):
         backend = backends.create(target, ledger, Plan(targets=(target,), engines="private", limits=LIMITS))
         try:
             with engine_or_skip(backend.name):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import cgroup
-from harness.cgroup import Spent
 from harness.errors import EngineError
+from harness.spent import Spent
 
 # As Linux 6.18 writes them, in version 1 and 2.
 V1_MEMORY = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness import doubts
-from harness.model import HostRecord, Sample
+from harness.model import Applied, HostRecord, Sample
 from harness.report.summary import summarize
 from harness.stats import quality
 from harness.store import Result, read
@@ -94,6 +94,18 @@ def test_a_disturbed_host_is_told(
     assert (
         list(doubts.of_host(with_hosts(tmp_path, [Sample(metric, unit, before)], [Sample(metric, unit, before)]))) == []
     )
+
+
+def test_targets_without_limits_are_named_once_with_the_command(tmp_path: Path) -> None:
+    result = read(
+        write(tmp_path / "a.jsonl", {None: {"namespace": [1.0, 1.0], "userns-chroot": [1.0], "docker": [1.0]}})
+    )
+    refused = Applied(1.0, None, reason="not delegated. Try: sudo this")
+    none, some = {"cpus": refused, "memory": refused}, {"cpus": Applied(1.0, "cfs quota, cgroup v2")}
+    runs = [msgspec.structs.replace(run, limits=some if run.target == "docker" else none) for run in result.runs]
+    (doubt,) = doubts.of_records(replace(result, runs=runs), 0)
+    told = "namespace, userns-chroot ran without limits (cpus, memory): not delegated. Try: sudo this"
+    assert (doubt.kind, doubt.told) == ("no-limits", told)
 
 
 def test_a_host_that_does_not_tell_is_not_suspected(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from harness import backends, bundle, cgroup, workloads
+from harness import backends, bundle, cgroup, delegation, workloads
 from harness.backends import Backend, Instance
 from harness.doorbell import Doorbell
 from harness.ledger import Ledger
@@ -63,7 +63,7 @@ def engine(request: pytest.FixtureRequest, engine_or_skip: EngineOrSkip) -> Iter
         for name, value in lasting().environment.items():
             patch.setenv(name, value)
         plan = Plan(targets=(target,), engines="private", limits=LIMITS)
-        with Ledger() as opened:
+        with Ledger() as opened, delegation.entered(opened):
             backend = backends.create(target, opened, plan)
             try:
                 with engine_or_skip(backend.name):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from harness import cgroup
 from harness.backends import Unseen
-from harness.cgroup import Spent
 from harness.errors import EngineError
 from harness.meters import cpu, memory
 from harness.meters.memory import CACHE, Weight
 from harness.model import Group, Sample, headline
+from harness.spent import Spent
 from tests.children import Told, child, ended, gone
 
 MIB = 2**20

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import backends, bundle, workloads
+from harness import backends, bundle, delegation, workloads
 from harness.campaign import Campaign
 from harness.doorbell import Doorbell
 from harness.errors import Unavailable
@@ -95,7 +95,7 @@ def looked(target: str, engine_or_skip: EngineOrSkip) -> dict[str, list[str]]:
     """What an instance saw of the world: {word: values}."""
     name = socket.gethostname()
     try:
-        with Ledger() as ledger:
+        with Ledger() as ledger, delegation.entered(ledger):
             backend = backends.create(target, ledger, Plan())
             with engine_or_skip(backend.name):
                 backend.probe()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness import cgroup
 from harness.errors import Unavailable
 from harness.model import headline
 from harness.store import Result, read
@@ -131,7 +134,29 @@ def test_limits_that_cannot_be_set_are_told(weighed: Weighed) -> None:
         for run in weighed.result.runs:
             if run.target == target:
                 assert {limit.mechanism for limit in run.limits.values()} == {None}
-                assert all("no write access" in (limit.reason or "") for limit in run.limits.values())
+                assert all(". Try: sudo " in (limit.reason or "") for limit in run.limits.values())
+                [charged] = [sample for sample in run.samples if sample.metric == "memory.charged"]
+                assert ". Try: sudo " in (charged.reason or "")
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 or cgroup.version() == 1 or not Path(f"/run/user/{os.geteuid()}/bus").exists(),
+    reason="needs an ordinary user with a systemd user manager, and cgroup version 2",
+)
+def test_limits_are_applied_in_a_scope_of_the_user_manager(weighed: Weighed) -> None:
+    mine = [run for run in weighed.result.runs if run.target in ("namespace", "userns-chroot")]
+    assert mine
+    for run in mine:
+        mechanisms = {name: limit.mechanism for name, limit in run.limits.items()}
+        assert mechanisms == {"cpus": "cfs quota, cgroup v2", "memory": "memory cgroup, cgroup v2"}
+        charged = {sample.part: sample.value for sample in run.samples if sample.metric == "memory.charged"}
+        assert charged["anonymous"]
+    scope = f"weighbridge-{weighed.result.header.campaign}.scope"
+    for _ in range(1000):  # each answer takes the manager a moment, in which it sees that the scope is empty
+        argv = ["systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", scope]
+        if not (units := subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout):
+            break
+    assert units == ""
 
 
 def test_machine_of_the_users_session_runs(weighed: Weighed, engine_or_skip: EngineOrSkip) -> None:

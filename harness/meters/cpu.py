@@ -13,8 +13,8 @@ from pathlib import Path
 
 from harness import cgroup
 from harness.backends import Instance, Unseen
-from harness.cgroup import Spent
 from harness.model import Group, Sample
+from harness.spent import Spent
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 VCPU = re.compile(r"(CPU \d+|ALL CPUs)/")
@@ -42,9 +42,10 @@ def read(instance: Instance) -> Reading:
             found[group] = processes(pids) - _vcpus(pids)
         else:
             found[group] = processes(pids)
-    if isinstance(found.get("workload"), Spent) and (counted := cgroup.cpu_time(instance.cgroups())):
+    folders = instance.cgroups()
+    if isinstance(found.get("workload"), Spent) and (counted := cgroup.cpu_time(folders)):
         supervisors = groups.get("supervisor", [])
-        members = cgroup.members(instance.cgroups()["memory"])
+        members = cgroup.members(next(iter(folders.values())))  # all controllers' groups have the same members
         inside = [] if isinstance(supervisors, Unseen) else [pid for pid in supervisors if pid in members]
         found["workload"] = counted - processes(inside)
     return found

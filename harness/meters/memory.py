@@ -43,7 +43,9 @@ def charged(instance: Instance) -> list[Sample]:
     """What the instance's control group is charged, by kind: whoever touched a page of a file first pays for it."""
     folder = instance.cgroups().get("memory")
     if folder is None:
-        return [Sample("memory.charged", "B", None, reason="it has no control group of its own")]
+        limit = instance.limits().get("memory")
+        why = f": {limit.reason}" if limit and limit.mechanism is None else ""
+        return [Sample("memory.charged", "B", None, reason=f"it has no control group of its own{why}")]
     return [Sample("memory.charged", "B", value, part=kind) for kind, value in cgroup.memory_charge(folder).items()]
 
 

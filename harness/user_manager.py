@@ -1,0 +1,112 @@
+"""systemd's user manager: requests a scope, a unit with a delegated control group, for this process.
+
+The request names this process: it keeps its pid, terminal, parent and environment, and no exec is needed. Where the
+process is in a session's scope, the user manager has PID 1 move it.
+Source: org.freedesktop.systemd1(5), StartTransientUnit; systemd.scope(5); user@.service(5).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+from pathlib import Path
+
+from harness.command import CommandFailed, find, run
+from harness.errors import Unavailable
+from harness.limiting import Refusal, as_root
+
+RUNTIME = Path("/run/user")
+SYSTEMD = Path("/run/systemd/system")
+"""It exists where systemd is PID 1: sd_booted(3)."""
+TIMEOUT = 60.0
+"""Seconds for each of the two calls, which take 0.02 s on an idle machine."""
+DELEGATE = (
+    r"printf '[Service]\nDelegate=cpu memory pids\n' | sudo install -D -m 644 /dev/stdin"
+    " /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload (then log in again)"
+)
+PREFIX = "weighbridge-"
+
+
+class Refused(Exception):
+    """No delegated control group can be had here. refusal: the reason and the command that changes it."""
+
+    def __init__(self, reason: str, command: str) -> None:
+        super().__init__(reason)
+        self.refusal = Refusal(reason, command)
+
+
+def user() -> str:
+    """The name of the user who runs this process, or its uid where it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def is_scope(folder: Path) -> bool:
+    """Whether this control group is a scope that `request_scope` created."""
+    return folder.name.startswith(PREFIX) and folder.suffix == ".scope"
+
+
+def request_scope(campaign: str) -> str:
+    """Have the user manager create a scope with this process in it, and return the scope's name. Raises Refused.
+
+    The call returns before the process is moved. `systemctl start` joins the job that moves it, and returns at its end.
+    """
+    environment = _bus()
+    name = f"{PREFIX}{campaign}.scope"
+    properties = [
+        *("PIDs", "au", "1", str(os.getpid())),
+        *("Delegate", "b", "1"),
+        *("CollectMode", "s", "inactive-or-failed"),
+        *("Description", "s", f"Weighbridge campaign {campaign}"),
+    ]
+    manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+    try:
+        busctl, systemctl = find("busctl", "systemd"), find("systemctl", "systemd")
+        call = [busctl, "--user", "call", *manager, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", "4"]
+        run([*call, *properties, "0"], env=environment, timeout=TIMEOUT)
+        run([systemctl, "--user", "--quiet", "start", name], env=environment, timeout=TIMEOUT)
+    except Unavailable as absent:
+        raise Refused(absent.reason, f"sudo {absent.hint}") from absent
+    except CommandFailed as error:
+        raise Refused(f"the systemd user manager of {user()} refuses a scope: {error}", as_root()) from error
+    return name
+
+
+def _bus() -> dict[str, str]:
+    """The environment in which busctl and systemctl find the user manager. Raises Refused.
+
+    Ours may lack it, as after `sudo -u`, or name another user's, as after `su`.
+    """
+    if not SYSTEMD.is_dir():
+        raise Refused(f"no control group is delegated to {user()}, and systemd is not running here", as_root())
+    folder = RUNTIME / str(os.geteuid())
+    if not folder.is_dir():
+        raise Refused(
+            f"no control group is delegated to {user()}, who has no systemd user manager without a login session",
+            f"sudo loginctl enable-linger {user()}",
+        )
+    bus = folder / "bus"
+    try:
+        pid = _listener(bus)
+    except OSError as error:
+        install = "sudo apt-get install dbus-user-session && systemctl --user start dbus.socket"
+        raise Refused(
+            f"the systemd user manager of {user()} is not reachable: {bus}: {error.strerror}", install
+        ) from None
+    if pid == 0:
+        raise Refused("the systemd user manager is in another PID namespace: this is a container", as_root())
+    return {"XDG_RUNTIME_DIR": str(folder), "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}"}
+
+
+def _listener(bus: Path) -> int:
+    """The pid of the process that listens on the socket; 0 where it is in another PID namespace. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT)
+        connection.connect(str(bus))
+        size = struct.calcsize("3i")
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(pid)
