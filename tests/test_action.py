@@ -49,8 +49,11 @@ class Job:
     log: str = ""
 
     def run(self, **inputs: str) -> int:
-        """All steps but the set-up and the upload, up to the first that fails; its exit code."""
-        given = {name.replace("_", "-"): value for name, value in inputs.items()}
+        """All steps but the set-up and the upload, up to the first that fails; its exit code.
+
+        KVM is not enabled unless `kvm` is given: that would change this machine.
+        """
+        given = {"kvm": "false"} | {name.replace("_", "-"): value for name, value in inputs.items()}
         declared = {name: str((of or {}).get("default", "")) for name, of in ACTION["inputs"].items()}
         assert given.keys() <= declared.keys()
         known = {f"inputs.{name}": value for name, value in {**declared, **given}.items()}
@@ -241,6 +244,24 @@ def test_one_campaign_against_one_decides_nothing_and_strict_says_so(job: Job, t
 def test_a_baseline_that_is_not_there_is_bad_input(job: Job) -> None:
     assert job.run(mode="baseline", result=str(SAMPLE)) == 2
     assert "cannot read results/baseline" in job.summary.splitlines()[0]
+
+
+@pytest.mark.parametrize(("inputs", "enabled"), [({"kvm": "true"}, True), ({"kvm": "false"}, False)])
+def test_kvm_is_enabled_before_anything_is_measured(
+    job: Job, tmp_path: Path, inputs: dict[str, str], enabled: bool
+) -> None:
+    """A copy of the action stands in, whose script only leaves a trace: the real one would change this machine."""
+    copy = tmp_path / "action-copy"
+    (copy / "action").mkdir(parents=True)
+    (copy / "action/kvm.sh").write_text("#!/bin/sh\ntouch enabled\n")
+    (copy / "action/kvm.sh").chmod(0o755)
+    (copy / "action/gate.py").write_text("from pathlib import Path\nPath('measured').touch()\n")
+    (copy / ".venv").symlink_to(REPOSITORY / ".venv")
+    job.environment["GITHUB_ACTION_PATH"] = str(copy)
+    job.run(**inputs)
+    traces = {path.name: path.stat().st_mtime_ns for path in job.workspace.iterdir()}
+    assert traces.keys() == ({"enabled", "measured"} if enabled else {"measured"})
+    assert traces.get("enabled", 0) <= traces["measured"]
 
 
 # The comment.
