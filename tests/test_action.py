@@ -274,6 +274,8 @@ class GitHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Requests)
         self.comments: list[dict[str, Any]] = []
         self.answer = 200
+        self.page: bytes | None = None
+        """Bytes to answer in place of a page of comments."""
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -283,7 +285,7 @@ class _Requests(BaseHTTPRequestHandler):
         assert urlsplit(self.path).path == "/repos/you/yours/issues/7/comments"
         asked = {name: int(values[0]) for name, values in parse_qs(urlsplit(self.path).query).items()}
         start = (asked["page"] - 1) * asked["per_page"]
-        self._say(200, self.server.comments[start : start + asked["per_page"]])
+        self._say(200, self.server.comments[start : start + asked["per_page"]], self.server.page)
 
     def do_POST(self) -> None:
         assert self.path == "/repos/you/yours/issues/7/comments"
@@ -300,10 +302,10 @@ class _Requests(BaseHTTPRequestHandler):
             write(content)
         self._say(self.server.answer, {})
 
-    def _say(self, status: int, content: Any) -> None:
+    def _say(self, status: int, content: Any, raw: bytes | None = None) -> None:
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps(content).encode())
+        self.wfile.write(json.dumps(content).encode() if raw is None else raw)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -340,6 +342,16 @@ def test_who_may_not_comment_is_warned_and_the_verdict_stands(job: Job, github: 
     github.answer = 403
     assert job.run(result=str(RECORDED), **ASKED) == 1
     assert "::warning title=weighbridge::no comment could be written: HTTP Error 403" in job.log
+    assert github.comments == []
+
+
+@pytest.mark.parametrize("page", [b"<html>busy</html>", b"\xff", b"[" * 100_000 + b"]" * 100_000])
+def test_an_answer_that_is_not_usable_json_is_warned_and_the_verdict_stands(
+    job: Job, github: GitHub, page: bytes
+) -> None:
+    github.page = page
+    assert job.run(result=str(RECORDED), **ASKED) == 1
+    assert "::warning title=weighbridge::no comment could be written: " in job.log
     assert github.comments == []
 
 
