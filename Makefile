@@ -26,9 +26,11 @@ run: setup
 test: setup browser lint
 	WEIGHBRIDGE_REQUIRE=$(REQUIRE) $(BIN)/pytest
 
-# What shows the pages to the tests, Chinese ones too: without its glyphs a browser looks for them for a minute.
+# What shows the pages to the tests, Chinese ones too: without its glyphs a browser looks for them for a minute. And
+# fincore, with which they verify cold starts: Debian 13 moved it from util-linux to another package.
+FINCORE = $(shell command -v fincore >/dev/null || echo util-linux-extra)
 browser:
-	./setup.sh chromium fonts-wqy-microhei
+	./setup.sh chromium fonts-wqy-microhei$(FINCORE:%= %)
 
 # While working: the tests that take a minute in all and need nothing, on .venv as it is.
 check: .venv lint

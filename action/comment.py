@@ -39,7 +39,7 @@ def mark(name: str) -> str:
 
 
 def call(method: str, path: str, content: Any = None) -> Any:
-    """One request to GitHub's REST API. Raises urllib.error.URLError."""
+    """One request to GitHub's REST API. Raises urllib.error.URLError, and what json.load raises."""
     request = urllib.request.Request(
         f"{os.environ['GITHUB_API_URL']}/repos/{os.environ['GITHUB_REPOSITORY']}/{path}",
         method=method,
@@ -78,7 +78,7 @@ def main(file: str, name: str) -> None:
             call("POST", f"issues/{number}/comments", content)
         else:
             call("PATCH", f"issues/comments/{known}", content)
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (urllib.error.URLError, TimeoutError, ValueError, RecursionError) as error:  # the last two: no usable JSON
         print(f"::warning title=weighbridge::no comment could be written: {error}; it takes pull-requests: write")
 
 

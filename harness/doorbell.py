@@ -21,8 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
+from harness.decode import Undecodable, decode_json
 from harness.errors import ExitedBeforeReady, RunError, StartTimeout
 
 CHUNK = 65536
@@ -274,11 +273,11 @@ class Doorbell:
             self._unread = error
 
     def _take_facts(self, text: str) -> None:
-        # Strictly, and with no depth to drown in: what an instance says must fit into a result file.
+        # Strict and bounded in depth, since FACTS are written into a result file.
         try:
-            facts = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
-            self._broken = f"FACTS are not JSON: {error}"
+            facts = decode_json(text)
+        except Undecodable as error:
+            self._broken = f"FACTS are not JSON that can be recorded: {error}"
             return
         if isinstance(facts, dict):
             self._facts = facts

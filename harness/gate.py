@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import meters, plan
+from harness.decode import Undecodable, decode_toml
 from harness.errors import BadInput
 from harness.metrics import METRICS
 
@@ -114,10 +114,10 @@ def _amount(said: Any, unit: str, where: str) -> float:
 def _table(file: Path, *names: str) -> Mapping[str, Any]:
     """A table of a TOML file; empty where it is not there."""
     try:
-        table: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+        table: Any = decode_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (Undecodable, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: {error}") from error
     for name in names:
         table = table.get(name, {})

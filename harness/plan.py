@@ -6,7 +6,6 @@ import math
 import os
 import re
 import secrets
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 
 from harness import backends
+from harness.decode import Undecodable, decode_toml
 from harness.errors import BadInput
 from harness.model import Plan, Side
 from harness.schedule import LEAST
@@ -172,10 +172,10 @@ def _defaults() -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return decode_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (Undecodable, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: {error}") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import gzip
-import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from harness import metrics
+from harness.decode import RECORD_LEVELS, Undecodable, check_levels, decode_json
 from harness.errors import BadInput
 from harness.model import (
     SCHEMA,
@@ -41,7 +41,7 @@ FRAME_COLUMNS = (
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, Undecodable)
 _KINDS = {"header", "bundle", "target", "unavailable", "image", "host", "run", "footer"}
 
 
@@ -193,9 +193,11 @@ def read(path: Path) -> Result:
 
 def _header(path: Path, line: bytes) -> Header:
     try:
-        raw = json.loads(line)
+        raw = decode_json(line, RECORD_LEVELS)
         schema = raw["schema"] if raw["kind"] == "header" else None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except Undecodable as error:
+        raise BadInput(f"{path} is not a Weighbridge result: its first line is no header: {error}") from error
+    except (KeyError, TypeError) as error:
         raise BadInput(f"{path} is not a Weighbridge result: its first line is no header") from error
     if schema != SCHEMA:
         name, _, version = str(schema).rpartition("/")
@@ -210,6 +212,7 @@ def _header(path: Path, line: bytes) -> Header:
 
 def _add(result: Result, line: bytes, number: int) -> None:
     try:
+        check_levels(line, RECORD_LEVELS)
         record = _decoder.decode(line)
     except _UNREADABLE as error:
         if _unknown_kind(line):
@@ -237,8 +240,8 @@ def _add(result: Result, line: bytes, number: int) -> None:
 def _unknown_kind(line: bytes) -> bool:
     """True for a record that only a later program knows; False for what is no record at all."""
     try:
-        raw = msgspec.json.decode(line)
-    except _UNREADABLE:
+        raw = decode_json(line, RECORD_LEVELS)
+    except Undecodable:
         return False
     kind = raw.get("kind") if isinstance(raw, dict) else None
     return isinstance(kind, str) and kind not in _KINDS

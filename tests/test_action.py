@@ -49,8 +49,11 @@ class Job:
     log: str = ""
 
     def run(self, **inputs: str) -> int:
-        """All steps but the set-up and the upload, up to the first that fails; its exit code."""
-        given = {name.replace("_", "-"): value for name, value in inputs.items()}
+        """All steps but the set-up and the upload, up to the first that fails; its exit code.
+
+        KVM is not enabled unless `kvm` is given: that would change this machine.
+        """
+        given = {"kvm": "false"} | {name.replace("_", "-"): value for name, value in inputs.items()}
         declared = {name: str((of or {}).get("default", "")) for name, of in ACTION["inputs"].items()}
         assert given.keys() <= declared.keys()
         known = {f"inputs.{name}": value for name, value in {**declared, **given}.items()}
@@ -243,6 +246,24 @@ def test_a_baseline_that_is_not_there_is_bad_input(job: Job) -> None:
     assert "cannot read results/baseline" in job.summary.splitlines()[0]
 
 
+@pytest.mark.parametrize(("inputs", "enabled"), [({"kvm": "true"}, True), ({"kvm": "false"}, False)])
+def test_kvm_is_enabled_before_anything_is_measured(
+    job: Job, tmp_path: Path, inputs: dict[str, str], enabled: bool
+) -> None:
+    """A copy of the action stands in, whose script only leaves a trace: the real one would change this machine."""
+    copy = tmp_path / "action-copy"
+    (copy / "action").mkdir(parents=True)
+    (copy / "action/kvm.sh").write_text("#!/bin/sh\ntouch enabled\n")
+    (copy / "action/kvm.sh").chmod(0o755)
+    (copy / "action/gate.py").write_text("from pathlib import Path\nPath('measured').touch()\n")
+    (copy / ".venv").symlink_to(REPOSITORY / ".venv")
+    job.environment["GITHUB_ACTION_PATH"] = str(copy)
+    job.run(**inputs)
+    traces = {path.name: path.stat().st_mtime_ns for path in job.workspace.iterdir()}
+    assert traces.keys() == ({"enabled", "measured"} if enabled else {"measured"})
+    assert traces.get("enabled", 0) <= traces["measured"]
+
+
 # The comment.
 
 
@@ -253,6 +274,8 @@ class GitHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Requests)
         self.comments: list[dict[str, Any]] = []
         self.answer = 200
+        self.page: bytes | None = None
+        """Bytes to answer in place of a page of comments."""
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -262,7 +285,7 @@ class _Requests(BaseHTTPRequestHandler):
         assert urlsplit(self.path).path == "/repos/you/yours/issues/7/comments"
         asked = {name: int(values[0]) for name, values in parse_qs(urlsplit(self.path).query).items()}
         start = (asked["page"] - 1) * asked["per_page"]
-        self._say(200, self.server.comments[start : start + asked["per_page"]])
+        self._say(200, self.server.comments[start : start + asked["per_page"]], self.server.page)
 
     def do_POST(self) -> None:
         assert self.path == "/repos/you/yours/issues/7/comments"
@@ -279,10 +302,10 @@ class _Requests(BaseHTTPRequestHandler):
             write(content)
         self._say(self.server.answer, {})
 
-    def _say(self, status: int, content: Any) -> None:
+    def _say(self, status: int, content: Any, raw: bytes | None = None) -> None:
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps(content).encode())
+        self.wfile.write(json.dumps(content).encode() if raw is None else raw)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -319,6 +342,16 @@ def test_who_may_not_comment_is_warned_and_the_verdict_stands(job: Job, github: 
     github.answer = 403
     assert job.run(result=str(RECORDED), **ASKED) == 1
     assert "::warning title=weighbridge::no comment could be written: HTTP Error 403" in job.log
+    assert github.comments == []
+
+
+@pytest.mark.parametrize("page", [b"<html>busy</html>", b"\xff", b"[" * 100_000 + b"]" * 100_000])
+def test_an_answer_that_is_not_usable_json_is_warned_and_the_verdict_stands(
+    job: Job, github: GitHub, page: bytes
+) -> None:
+    github.page = page
+    assert job.run(result=str(RECORDED), **ASKED) == 1
+    assert "::warning title=weighbridge::no comment could be written: " in job.log
     assert github.comments == []
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT, NOTHING_RAN, SOME_FAILED = 2, 3, 4
 Call = Callable[..., Said]
+DEEP = b"[" * 5000 + b"]" * 5000
 GOLDEN = Path(__file__).parent / "golden"
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
@@ -121,6 +122,9 @@ def test_what_cannot_be_meant(call: Call, arguments: list[str], words: list[str]
         (b"targets = 3", ["targets"]),
         (b"this is no TOML", ["plan.toml", "line 1"]),
         (b"\x00\xff\xfe" * 100, ["plan.toml"]),
+        (b"targets = " + b"[" * 5000 + b"]" * 5000, ["plan.toml", "nested deeper than"]),
+        (b"base" + b".a" * 5000 + b" = 1", ["plan.toml", "nested deeper than"]),
+        (b"rounds = " + b"9" * 5000, ["plan.toml", "4300 digits"]),
     ],
 )
 def test_a_plan_that_is_none(call: Call, tmp_path: Path, content: bytes, words: list[str]) -> None:
@@ -177,9 +181,11 @@ def change(content: bytes, kind: str, do: Callable[[dict[str, Any]], None]) -> b
         (lambda content: change(content, "run", lambda run: run["samples"][0].update(value=-5, reason=None)), ["line"]),
         (lambda content: change(content, "run", lambda run: run.pop("marks")), ["line", "marks"]),
         (lambda content: content + content, ["second header"]),
+        (lambda content: content.replace(b'"facts":{', b'"facts":{"x":' + DEEP + b",", 1), ["line", "nested"]),
+        (lambda content: content.replace(b'"plan":{', b'"plan":{"x":' + DEEP + b",", 1), ["nested"]),
     ],
     ids=["empty", "blank", "binary", "other JSON", "cut in its header", "newer", "binary line", "NaN", "negative time",
-         "negative memory", "a field is missing", "twice"],
+         "negative memory", "a field is missing", "twice", "deep facts", "deep header"],
 )  # fmt: skip
 def test_a_result_that_is_none(
     call: Call, tmp_path: Path, content: bytes, spoil: Callable[[bytes], bytes], words: list[str]

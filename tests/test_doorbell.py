@@ -11,12 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness import store
+from harness.decode import LEVELS
 from harness.doorbell import LONGEST_LINE, Doorbell
 from harness.errors import ExitedBeforeReady, RunError, StartTimeout
+from tests.weighing import full
 
 LONG = 30.0
 """Seconds until a wait that should not last fails."""
@@ -134,8 +138,30 @@ def test_however_it_is_cut_the_same_is_heard(
 
 @pytest.mark.parametrize(
     "facts",
-    ["{not so", "[1, 2]", '"text"', "", '{"cpus": NaN}', '{"text": "\\ud800"}', '{"a":' * 5000 + "1" + "}" * 5000],
-    ids=["no JSON", "a list", "a text", "nothing", "NaN", "half a character", "bottomless"],
+    [
+        "{not so",
+        "[1, 2]",
+        '"text"',
+        "",
+        '{"cpus": NaN}',
+        '{"text": "\\ud800"}',
+        '{"a":' * 5000 + "1" + "}" * 5000,
+        '{"a":' * (LEVELS + 1) + "1" + "}" * (LEVELS + 1),
+        '{"a":' + "[" * 5000 + "]" * 5000 + "}",
+        '{"a":' * 5000,
+    ],
+    ids=[
+        "no JSON",
+        "a list",
+        "a text",
+        "nothing",
+        "NaN",
+        "half a character",
+        "bottomless",
+        "one level too many",
+        "bottomless list",
+        "bottomless and cut",
+    ],
 )
 def test_facts_that_are_none_are_told_at_once(bell: Doorbell, ringer: Ringer, facts: str) -> None:
     ringer.write(f"READY\nFACTS {facts}\n")
@@ -144,6 +170,16 @@ def test_facts_that_are_none_are_told_at_once(bell: Doorbell, ringer: Ringer, fa
     # And the doorbell still listens.
     ringer.write("MARK alive\n")
     assert "alive" in ringer.heard()
+
+
+def test_facts_as_deep_as_allowed_are_recorded_and_read_back(bell: Doorbell, ringer: Ringer, tmp_path: Path) -> None:
+    ringer.write("READY\nFACTS " + '{"a":' * LEVELS + "1" + "}" * LEVELS + "\n")
+    [host, *_] = full().runs
+    deepest = msgspec.structs.replace(host, facts=bell.wait_facts(LONG))
+    with store.Writer(tmp_path / "r.jsonl") as writer:
+        for record in (full().header, deepest):
+            writer.append(record)
+    assert store.read(tmp_path / "r.jsonl").runs == [deepest]
 
 
 def test_no_ready_in_time(bell: Doorbell) -> None:

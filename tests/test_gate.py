@@ -67,6 +67,9 @@ def test_what_is_no_threshold_is_one_line(text: str, told: str) -> None:
         ('[tool.weighbridge.gate]\n"memory.pss" = {floor = "5 apples"}\n', "apples"),
         ('[tool.weighbridge.gate]\n"startup.total" = {floor = "5 apples"}\n', "is no floor"),
         ("[tool.weighbridge.gate\n", "pyproject.toml"),
+        (f"[tool]\na = {'[' * 5000}", r"pyproject\.toml: nested deeper than"),
+        (f"tool.weighbridge.gate{'.a' * 5000} = 1", r"pyproject\.toml: nested deeper than"),
+        (f"[tool]\na = {'9' * 5000}", r"pyproject\.toml: .*4300 digits"),
     ],
 )
 def test_what_a_project_says_wrongly_is_one_line(tmp_path: Path, content: str, told: str) -> None:

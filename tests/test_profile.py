@@ -70,6 +70,7 @@ def test_a_clock_is_told_where_nothing_else_tells_it() -> None:
     ("text", "told"),
     [
         ("<domain", "is no XML: "),
+        (DIRECT.replace("</domain>", f"{'<a>' * 5000}{'</a>' * 5000}</domain>"), "is no XML: nested deeper than"),
         ("<network/>", "is no domain of libvirt's: it begins with <network>"),
         (DIRECT.replace("{doorbell}", "/x"), "has no place for the doorbell: {doorbell} stands nowhere in it"),
         (DIRECT.replace("{disk}", "/dev/null"), "has no place for the disk"),
@@ -91,6 +92,8 @@ def test_a_domain_that_cannot_be_one(tmp_path: Path, text: str, told: str) -> No
     ("text", "told"),
     [
         ("about = ", "Invalid value"),
+        (f"about = {'[' * 5000}", "nested deeper than"),
+        (f"about = {'9' * 5000}", "4300 digits"),
         ('about = "x"', "arguments is missing"),
         ('about = "x"\nbogus = 1', "bogus"),
         ('about = "x"\nboot = "network"', "boot"),

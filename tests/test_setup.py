@@ -195,8 +195,9 @@ def test_headers_that_come_later_bring_the_extra(checkout: Checkout) -> None:
     assert [call for call in calls if call.endswith("--extra libvirt")] == calls[1:] * has_headers
 
 
-def run_make(*arguments: str) -> list[str]:
+def run_make(*arguments: str, **variables: str) -> list[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of a make that runs us
+    env |= variables
     command = ["make", "-n", *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
@@ -208,7 +209,7 @@ def test_make_says_what_a_newcomer_is_told() -> None:
         "./setup.sh",
         ".venv/bin/weighbridge run --workloads hello,python,redis --report reports/latest --rounds 3",
     ]
-    *before, tests = run_make("test", "REQUIRE=docker")
+    *before, tests = run_make("test", "REQUIRE=docker", "FINCORE=")
     assert (before, tests) == (
         ["./setup.sh", "./setup.sh chromium fonts-wqy-microhei", *lint],
         "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest",
@@ -218,6 +219,16 @@ def test_make_says_what_a_newcomer_is_told() -> None:
         '.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"',
     ]
     assert (REPOSITORY / ".ci/run").read_text().endswith("exec make test\n")
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_make_test_installs_fincore_where_it_is_missing(tmp_path: Path, present: bool) -> None:
+    for name in ("make", "sh", "id", "fincore"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
+    if not present:
+        (tmp_path / "fincore").unlink()
+    package = "" if present else " util-linux-extra"
+    assert run_make("browser", PATH=str(tmp_path)) == [f"./setup.sh chromium fonts-wqy-microhei{package}"]
 
 
 ENGINE_TEST = """

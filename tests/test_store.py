@@ -22,6 +22,9 @@ GOLDEN = Path(__file__).parent / "golden" / "weighbridge-1.jsonl"
 HEADER = Header("weighbridge/1", "c1", "2025-06-11T08:15:02Z", ["weighbridge", "run"], None, None, Plan(), Host({}, {}))
 
 
+DEEP = b'{"kind":"later","a":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
+
+
 def run(seq: int = 1, **fields: Any) -> Run:
     known: dict[str, Any] = {
         "id": f"c1-{seq}", "seq": seq, "target": "host", "workload": "hello", "round": seq, "phase": "measured",
@@ -133,6 +136,8 @@ def test_a_campaign_without_an_end_is_read_with_a_warning(tmp_path: Path) -> Non
         (b'{"kind":"run"', b'\x00\xff{"kind":"run"'),
         (b'"target":"host"', b'"target":"\xff\xfe"'),
         (b'{"kind":"run"', b'[{"kind":"run"'),
+        (b'"facts":{}', b'"facts":' + DEEP),
+        (b'"facts":{}', b'"facts":{},"unknown":' + DEEP),
     ],
 )
 def test_a_broken_line_amid_good_ones_is_refused_with_its_number(result: Path, before: bytes, after: bytes) -> None:
@@ -143,7 +148,7 @@ def test_a_broken_line_amid_good_ones_is_refused_with_its_number(result: Path, b
         store.read(result)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"[]", b"null", b'"run"', b"{", b"{}", b"[" * 100_000, b"\xff\xfe\x00"])
+@pytest.mark.parametrize("garbage", [b"", b"[]", b"null", b'"run"', b"{", b"{}", b"[" * 100_000, b"\xff\xfe\x00", DEEP])
 def test_garbage_amid_good_lines_is_refused_with_its_number(result: Path, garbage: bytes) -> None:
     lines = result.read_bytes().split(b"\n")
     result.write_bytes(b"\n".join([*lines[:2], garbage, *lines[2:]]))

@@ -83,6 +83,7 @@ def test_a_folder_is_a_workload_too(tmp_path: Path) -> None:
         (f"{GOOD}start = 'again'", "not TOML"),
         (f"{GOOD}build = {'[' * 100_000}", "not TOML"),
         (f"{GOOD}build = {'9' * 5000}", "not TOML"),
+        pytest.param(f"{GOOD}files{'.a' * 5000} = 1", "not TOML in UTF-8: nested deeper than", id="dotted key"),
         ('packages = ["bash"]\nstart = "start"', "busybox-static"),
         ('packages = ["busybox-static", "--help"]\nstart = "start"', "--help"),
         ('packages = ["busybox-static", "Redis"]\nstart = "start"', "'Redis' is not the name"),

@@ -8,7 +8,6 @@ image specification (index, manifest).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.backends import Part, Unseen
+from harness.decode import Undecodable, decode_json
 
 Store = Literal["overlay2", "containerd"]
 
@@ -97,8 +97,11 @@ def _blobs(folder: Path, digest: str) -> Iterator[Path]:
     with blob.open("rb") as content:
         if content.read(1) != b"{":  # a layer
             return
-    told = json.loads(blob.read_text())
-    for named in (*told.get("manifests", ()), *told.get("layers", ()), told.get("config")):
+    try:
+        named_in = decode_json(blob.read_bytes())
+    except Undecodable:  # neither an index nor a manifest: it names no other blob
+        return
+    for named in (*named_in.get("manifests", ()), *named_in.get("layers", ()), named_in.get("config")):
         if isinstance(named, dict) and "digest" in named:
             yield from _blobs(folder, named["digest"].removeprefix("sha256:"))
 

@@ -20,6 +20,7 @@ from harness import cgroup, places
 from harness.backends import Unseen
 from harness.command import CommandFailed, run
 from harness.command import find as program
+from harness.decode import Undecodable, decode_json
 from harness.engines import SOCKET_PATH_LIMIT, libvirt_apparmor, libvirt_session, libvirt_traces, serving
 from harness.engines import libvirt_connection as connections
 from harness.errors import EngineError, Unavailable
@@ -126,9 +127,11 @@ class LibvirtEngine:
 
         asked = json.dumps({"execute": command, "arguments": arguments})
         try:
-            answer = json.loads(libvirt_qemu.qemuMonitorCommand(self.connection.lookupByName(name), asked, 0))
+            answer = decode_json(libvirt_qemu.qemuMonitorCommand(self.connection.lookupByName(name), asked, 0))
         except sdk.libvirtError as error:
             raise EngineError(f"libvirt: {error.get_error_message()}") from error
+        except Undecodable as error:
+            raise EngineError(f"QEMU's monitor answered {command} with JSON that cannot be read: {error}") from error
         if "error" in answer:
             raise EngineError(f"QEMU's monitor: {answer['error']['desc']}")
         return answer["return"]

@@ -7,7 +7,6 @@ is not known before a launch stands in braces, as {memory}; PLACES has all of th
 from __future__ import annotations
 
 import re
-import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -16,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from harness.decode import Undecodable, decode_toml, decode_xml
 from harness.errors import BadInput
 from harness.vm.guest import Transport
 
@@ -77,7 +77,7 @@ def names(backend: str) -> list[str]:
 def of_name(backend: str, name: str) -> Profile:
     """One of ours."""
     text = files("harness.vm").joinpath("profiles", backend, f"{name}.toml").read_text("utf-8")
-    return _checked(backend, msgspec.convert(tomllib.loads(text), Profile), name)
+    return _checked(backend, msgspec.convert(decode_toml(text), Profile), name)
 
 
 def of_file(backend: str, path: Path) -> Profile:
@@ -90,8 +90,8 @@ def of_file(backend: str, path: Path) -> Profile:
     if path.suffix == ".xml" and backend == "libvirt":
         return _checked(backend, _of_xml(text, path), str(path))
     try:
-        return _checked(backend, msgspec.convert(tomllib.loads(text), Profile), str(path))
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        return _checked(backend, msgspec.convert(decode_toml(text), Profile), str(path))
+    except (Undecodable, msgspec.ValidationError) as error:
         raise BadInput(f"the profile {path}: {error}") from error
 
 
@@ -122,8 +122,8 @@ def _checked(backend: str, profile: Profile, where: str) -> Profile:
 
 def _parsed(domain: str, told: str) -> ET.Element:
     try:
-        root = ET.fromstring(domain)
-    except ET.ParseError as error:
+        root = decode_xml(domain)
+    except Undecodable as error:
         raise BadInput(f"{told} is no XML: {error}") from error
     if root.tag != "domain":
         raise BadInput(f"{told} is no domain of libvirt's: it begins with <{root.tag}>")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from harness.decode import Undecodable, decode_toml
 from harness.errors import BadInput
 
 HERE = Path(__file__).parent
@@ -104,10 +104,10 @@ def _description(told: Path) -> _Description:
     try:
         if told.stat().st_size > LARGEST_DESCRIPTION:
             raise BadInput(f"{told}: it has more than {LARGEST_DESCRIPTION >> 20} MiB, and cannot be meant")
-        content: dict[str, Any] = tomllib.loads(told.read_text(encoding="utf-8"))
+        content: dict[str, Any] = decode_toml(told.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{told}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits is no TOMLDecodeError, but a ValueError
+    except (Undecodable, UnicodeDecodeError) as error:
         raise BadInput(f"{told}: it is not TOML in UTF-8: {error}") from error
     for key in content:
         if key not in EXAMPLES:
