@@ -1,6 +1,6 @@
 """The campaign: prepares the cells, measures them in turn, records every run.
 
-With doorbell.py the only place that reads time.
+With doorbell.py (marks) and pace.py (deadlines) the only place that reads time.
 """
 
 from __future__ import annotations
