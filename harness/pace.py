@@ -27,7 +27,7 @@ def deadline(floor: float, factor: float) -> float:
     """Return a deadline in seconds: `factor` times the start of an interpreter, and at least `floor`.
 
     The floor serves ordinary machines; the warm page cache that makes a start look cheap cannot shorten it. A factor
-    of 10 for each second of the floor gives more time to machines on which a start takes more than 0.1 s.
+    of 25 for each second of the floor gives more time to machines on which a start takes more than 40 ms.
 
     The first call of a process measures (see `measure`): make it before anything is timed.
     """
