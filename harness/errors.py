@@ -66,6 +66,10 @@ class WrongBundle(RunError):
     """The instance reports another bundle than the one that was asked for."""
 
 
+class LeftBehind(ExceptionGroup[Exception]):
+    """What could not be released at the end of a campaign; it stays in the ledger."""
+
+
 def as_unavailable(error: Exception) -> Unavailable:
     """Whatever was raised when something was made ready, as the reason why it is not here."""
     if isinstance(error, Unavailable):

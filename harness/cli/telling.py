@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from harness.ledger import LeftBehind
+from harness.elapsed import lasting
+from harness.errors import LeftBehind
 from harness.wording import line
 
 
@@ -22,18 +21,29 @@ def tell_left_behind(error: LeftBehind) -> None:
 
 
 def report_of(files: Sequence[Path], folder: Path | None, formats: str | None, language: str = "en") -> None:
-    """Prints the table of these results, and writes the report where a folder is named."""
-    # Here, because pandas and matplotlib have no business in a process that is measuring.
-    from harness.report import terminal
-    from harness.report.formats import DEFAULT, IN_ENGLISH, write
-    from harness.report.summary import summarize
-    from harness.store import read
+    """Print the table of these results, then write the report if a folder is named: the table needs less time.
 
-    results = [read(file) for file in files]
-    if folder is not None:
+    What takes more than two seconds shows its progress on stderr.
+    """
+    with lasting("making the table"):
+        # Imported here: NumPy, SciPy, pandas and matplotlib must not be in a process that measures.
+        from rich.console import Console
+
+        from harness.report import terminal
+        from harness.report.summary import summarize
+        from harness.store import read
+
+        results = [read(file) for file in files]
+        summary = summarize(results)
+    terminal.show(summary, Console())
+    if folder is None:
+        return
+    sys.stdout.flush()
+    with lasting("writing the report"):
+        from harness.report.formats import DEFAULT, IN_ENGLISH, write
+
         wanted = DEFAULT if formats is None else formats.split(",")
         written = write(results, folder, wanted, language)
-        if language != "en" and (others := [name for name in wanted if name in IN_ENGLISH]):
-            say(f"only the page is in another language than English, which {', '.join(others)} are in")
-        say(f"the report is {written[0]}")
-    terminal.show(summarize(results), Console())
+    if language != "en" and (others := [name for name in wanted if name in IN_ENGLISH]):
+        say(f"only the page is in another language than English, which {', '.join(others)} are in")
+    say(f"the report is {written[0]}")
