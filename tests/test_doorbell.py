@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from harness.doorbell import LONGEST_LINE, Doorbell
 from harness.errors import ExitedBeforeReady, RunError, StartTimeout
+from tests.ground import LONG
 
-LONG = 30.0
 """Seconds until a wait that should not last fails."""
 SHORT = 0.05
 """Seconds to wait for what is not to come."""

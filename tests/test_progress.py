@@ -14,6 +14,7 @@ from rich.console import Console
 from harness import progress
 from harness.campaign import Event
 from harness.elapsed import Elapsed, with_seconds
+from tests.ground import LONG
 
 FAILED = "failed while waiting: it did not ring"
 
@@ -66,7 +67,7 @@ def test_step_that_lasts_is_shown_with_its_time_until_it_ends(
     shown: Queue[str] = Queue()
     elapsed = Elapsed(lambda name, seconds: shown.put(with_seconds(name, seconds)), (0.001,))
     elapsed.begin("building the bundle hello")
-    assert [shown.get(timeout=60) for _ in range(2)] == ["building the bundle hello (0 s)"] * 2
+    assert [shown.get(timeout=LONG) for _ in range(2)] == ["building the bundle hello (0 s)"] * 2
     elapsed.end()
     while not shown.empty():
         shown.get()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, in_language
-from harness.cli.telling import report_of, say
+from harness.cli.telling import say, show_table, write_report
 from harness.errors import BadInput
 
 REPORTS = Path("reports")
@@ -27,7 +27,8 @@ REPORTS = Path("reports")
 @in_language
 def report(files: tuple[Path, ...], output: Path, formats: str | None, lang: str) -> int:
     """Write a report of result files, and print its table."""
-    report_of(files, output, formats, lang)
+    write_report(files, output, formats, lang)  # first: bad input prints no table
+    show_table(files)
     return 0
 
 

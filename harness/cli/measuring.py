@@ -11,7 +11,8 @@ import click
 
 from harness.cli.comparing import gate_code, show
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, gating, measuring
-from harness.cli.telling import report_of, say, tell_left_behind
+from harness.cli.telling import say, show_table, tell_left_behind, write_report
+from harness.elapsed import lasting
 from harness.errors import BadInput, LeftBehind
 from harness.wording import count_runs
 
@@ -33,7 +34,10 @@ def run(plan_file: Path | None, output: Path | None, shown: str, report_to: Path
     campaign, code = _measure(chosen, output, shown)
     if not campaign.outcome.measured:
         return code
-    report_of([campaign.output], report_to, None)
+    show_table([campaign.output])
+    if report_to is not None:
+        with lasting("writing the report"):
+            write_report([campaign.output], report_to)
     return code
 
 

@@ -20,30 +20,32 @@ def tell_left_behind(error: LeftBehind) -> None:
         say(f"{error.message}: {failure}")
 
 
-def report_of(files: Sequence[Path], folder: Path | None, formats: str | None, language: str = "en") -> None:
-    """Print the table of these results, then write the report if a folder is named: the table needs less time.
-
-    What takes more than two seconds shows its progress on stderr.
-    """
+def show_table(files: Sequence[Path]) -> None:
+    """Print the table of these results; its progress goes to stderr if it takes more than two seconds."""
     with lasting("making the table"):
-        # Imported here: NumPy, SciPy, pandas and matplotlib must not be in a process that measures.
+        # Imported here: NumPy and SciPy must not be in a process that measures.
         from rich.console import Console
 
         from harness.report import terminal
         from harness.report.summary import summarize
         from harness.store import read
 
-        results = [read(file) for file in files]
-        summary = summarize(results)
+        summary = summarize([read(file) for file in files])
     terminal.show(summary, Console())
-    if folder is None:
-        return
     sys.stdout.flush()
-    with lasting("writing the report"):
-        from harness.report.formats import DEFAULT, IN_ENGLISH, write
 
-        wanted = DEFAULT if formats is None else formats.split(",")
-        written = write(results, folder, wanted, language)
+
+def write_report(files: Sequence[Path], folder: Path, formats: str | None = None, language: str = "en") -> None:
+    """Write the report of these results into a folder.
+
+    Raises BadInput for a format that does not exist and a folder that cannot be written.
+    """
+    # Imported here: pandas and matplotlib must not be in a process that measures, and the table needs neither.
+    from harness.report.formats import DEFAULT, IN_ENGLISH, write
+    from harness.store import read
+
+    wanted = DEFAULT if formats is None else formats.split(",")
+    written = write([read(file) for file in files], folder, wanted, language)
     if language != "en" and (others := [name for name in wanted if name in IN_ENGLISH]):
         say(f"only the page is in another language than English, which {', '.join(others)} are in")
     say(f"the report is {written[0]}")
