@@ -1,5 +1,10 @@
 """Weighbridge: weighs what carries a workload. ARCHITECTURE.md in docs/ tells where everything lives."""
 
-from importlib.metadata import version
 
-__version__ = version("weighbridge")
+def __getattr__(name: str) -> str:
+    """Return `__version__`, read from the package's metadata when it is first asked for: that takes time."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    from importlib.metadata import version
+
+    return version("weighbridge")

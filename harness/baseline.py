@@ -82,8 +82,10 @@ def load(path: Path, head: Result | None = None, allowed: Collection[str] = ()) 
         raise Incomparable(left_out[-1])
     notes: list[str] = []
     if left_out:
-        told = Words("{count} campaigns of the baseline are left out, {last}", count=len(left_out), last=left_out[-1])
-        notes.append(told)
+        told = "{count} campaigns of the baseline are left out, {last}"
+        if len(left_out) == 1:
+            told = "{count} campaign of the baseline is left out, {last}"
+        notes.append(Words(told, count=len(left_out), last=left_out[-1]))
     return kept, notes
 
 

@@ -65,13 +65,16 @@ class Bundle:
             return self.root
         if os.geteuid() != 0:
             raise BadInput(f"only root can make a tree that belongs to uid {owner}")
-        tree = places.made_once(self.root.parent / f"tree-{owner}", lambda draft: self._copy(draft, owner))
+        target, doing = self.root.parent / f"tree-{owner}", f"copying the bundle {self.workload} for uid {owner}"
+        tree = places.made_once(target, lambda draft: self._copy(draft, owner), doing)
         self._verify(digest_of_tree(tree), f"its tree for uid {owner} in the cache")
         return tree
 
     def tar(self) -> Path:
         """The bundle as an uncompressed tar in which everything belongs to uid 0."""
-        tar = places.made_once(self.root.parent / "rootfs.tar", self._write_tar)
+        tar = places.made_once(
+            self.root.parent / "rootfs.tar", self._write_tar, f"packing the bundle {self.workload} as a tar"
+        )
         self._verify(digest_of_tar(tar), "its tar in the cache")
         return tar
 
@@ -81,7 +84,7 @@ class Bundle:
         It has no journal: an instance's disk is thrown away, never recovered. Nothing in it is left for the guest's
         kernel to initialise in the background. Raises Unavailable where e2fsprogs or user namespaces are missing.
         """
-        place = places.made_once(self.root.parent / "disk", self._make_disk)
+        place = places.made_once(self.root.parent / "disk", self._make_disk, f"making the disk of {self.workload}")
         disk, told = place / "disk.ext4", (place / "sha256").read_text()
         if digest_of_file(disk) != told:
             raise WrongBundle(f"the disk of {self.workload} in the cache was changed: remove {place}")
@@ -147,7 +150,7 @@ def build(workload: Workload) -> Bundle:
     """
     place = places.cache() / "bundles" / f"{workload.name}-{_key_of(workload)[:16]}"
     try:
-        places.made_once(place, lambda draft: _build(workload, draft))
+        places.made_once(place, lambda draft: _build(workload, draft), f"building the bundle {workload.name}")
     except BadInput as error:
         raise BadInput(f"the workload {workload.name}: {error}") from error
     about = json.loads((place / "bundle.json").read_text())

@@ -1,6 +1,6 @@
 """The campaign: prepares the cells, measures them in turn, records every run.
 
-With doorbell.py the only place that reads time.
+Nothing but doorbell.py (marks), pace.py (deadlines) and elapsed.py (progress) reads time besides it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness import delegation, host, signals
+from harness import delegation, host, pace, signals, steps
 from harness.errors import BadInput, EngineError
 from harness.ledger import Ledger
-from harness.measure import Cell, measure
+from harness.measure import Cell, measure, ready_timeout
 from harness.meters import memory
 from harness.model import (
     SCHEMA,
@@ -25,6 +25,7 @@ from harness.model import (
     HostRecord,
     Phase,
     Plan,
+    Run,
     UnavailableRecord,
 )
 from harness.plan import sides
@@ -43,9 +44,10 @@ RUNS = Path("results/runs")
 class Event:
     """Progress: of `total` runs (0: nobody knows), `done` are done.
 
-    phase: preparing, starting, waiting, weighing, stopping, done, and round: a whole one, after which the precision
-    that was asked for is not reached. outcome: what came of a run that is done, or what is not precise enough. ready:
-    after how many seconds it was so, of a measured run that is done and was.
+    phase: preparing, starting, waiting, weighing, stopping, done, releasing (after the last launch), and round: a whole
+    one, after which the precision that was asked for is not reached. outcome: what came of a run that is done, or what
+    is not precise enough. ready: after how many seconds it was so, of a measured run that is done and was. step: the
+    part of the preparation that takes long, as `building the bundle hello`.
     """
 
     phase: str
@@ -56,6 +58,7 @@ class Event:
     total: int = 0
     outcome: str = ""
     ready: float | None = None
+    step: str = ""
 
 
 Observer = Callable[[Event], None]
@@ -65,13 +68,17 @@ Observer = Callable[[Event], None]
 class Outcome:
     """What came of a campaign. stopped: what cut it short. interrupted: the exit code of the signal that did.
 
-    precise: how the precision that was asked for was reached.
+    precise: how the precision that was asked for was reached. measured: of the runs, those outside the warm-up round.
+    failure: the last failed run. seconds: from the first launch to the end of the last.
     """
 
     campaign: str
     cells: int = 0
     runs: int = 0
     failed: int = 0
+    measured: int = 0
+    failure: str | None = None
+    seconds: float = 0.0
     stopped: str | None = None
     interrupted: int | None = None
     precise: str | None = None
@@ -87,7 +94,10 @@ class Campaign:
         self._output = output
         self.command = command
         self.observe = observe
-        self.began = time.monotonic()
+        self._began = 0.0
+        self._whole_rounds = 0
+        self._preparing = Event("preparing", "", "")
+        self._slowest: dict[tuple[str, str], float] = {}
         self.precision = _precision(plan)
 
     def run(self) -> Outcome:
@@ -130,7 +140,9 @@ class Campaign:
 
     def _measure_all(self, cells: Sequence[Cell]) -> None:
         self.outcome.cells = len(cells)
+        pace.measure()
         self._record_host("before", cells)
+        self._began = time.monotonic()
         rounds = MOST if self.precision else self.plan.rounds
         for number, phase, order in schedule(cells, rounds, self.plan.seed) if cells else ():
             if number:
@@ -141,6 +153,8 @@ class Campaign:
                 self._measure(cell, number, phase)
             if self.outcome.stopped or self._is_precise(number):
                 break
+            self._whole_rounds = number
+        self.observe(Event("releasing", "", "", done=self.outcome.runs))
         self._record_host("after", cells)
         if cells and not self.outcome.precise:
             self._add_shortfall()
@@ -151,7 +165,7 @@ class Campaign:
         run = measure(
             cell,
             self.ledger,
-            self.plan.timeout,
+            ready_timeout(self.plan.timeout, cell, self._slowest.get((cell.carrier, cell.workload), 0.0)),
             self.outcome.runs,
             number,
             phase,
@@ -159,20 +173,33 @@ class Campaign:
             self.plan.cold,
         )
         self.writer.append(run)
-        self.outcome.runs += 1
-        self.outcome.failed += not run.ok
-        if self.precision:
-            self.precision.add(run)
+        self._count(cell, run)
         told = "ok" if run.error is None else f"failed while {run.error.phase}: {run.error.message}"
         if run.error is not None and (printed := run.error.log.split("\n")[-1].strip()):
             told += f"; the last that it printed: {printed}"
         ready = run.mark("ready") if run.ok and phase == "measured" else None
         self.observe(replace(now, phase="done", done=self.outcome.runs, outcome=told, ready=ready))
 
+    def _count(self, cell: Cell, run: Run) -> None:
+        self.outcome.runs += 1
+        self.outcome.measured += run.phase == "measured"
+        self.outcome.seconds = time.monotonic() - self._began
+        if run.error is not None:
+            self.outcome.failed += 1
+            self.outcome.failure = f"{cell.carrier} {cell.workload}: {run.error.phase}: {run.error.message}"
+        if (ready := run.mark("ready")) is not None:
+            key = (cell.carrier, cell.workload)
+            self._slowest[key] = max(ready, self._slowest.get(key, 0.0))
+        if self.precision:
+            self.precision.add(run)
+
     def _budget_is_used(self) -> bool:
-        budget = self.plan.budget
-        if budget is not None and time.monotonic() - self.began > budget and self.outcome.stopped is None:
-            self.outcome.stopped = f"the budget of {budget:g} s was used up after {self.outcome.runs} runs"
+        """Whether the time since the first launch exceeds the budget; the preparation does not count."""
+        budget, runs = self.plan.budget, self.outcome.runs
+        if budget is not None and time.monotonic() - self._began > budget and self.outcome.stopped is None:
+            stopped = f"the budget of {budget:g} s was used up after {runs} {'run' if runs == 1 else 'runs'}"
+            early = "" if self._whole_rounds else ", before the first measured round was complete"
+            self.outcome.stopped = stopped + early
         return self.outcome.stopped is not None
 
     def _is_precise(self, number: int) -> bool:
@@ -195,13 +222,15 @@ class Campaign:
     def _prepared(self, stack: ExitStack) -> list[Cell]:
         """The cells of all sides. Raises BadInput for what makes no sense on any of them, before anything is begun."""
         cells: list[Cell] = []
-        for preparation in self.preparations:
-            cells += preparation.prepare(stack, self._preparing)
-            self.outcome.unavailable += preparation.unavailable
+        with steps.watched(lambda step: self.observe(replace(self._preparing, step=step))):
+            for preparation in self.preparations:
+                cells += preparation.prepare(stack, self._prepare)
+                self.outcome.unavailable += preparation.unavailable
         return cells
 
-    def _preparing(self, target: str, workload: str) -> None:
-        self.observe(Event("preparing", target, workload))
+    def _prepare(self, target: str, workload: str) -> None:
+        self._preparing = Event("preparing", target, workload)
+        self.observe(self._preparing)
 
     def _record_host(self, at: Literal["before", "between", "after"], cells: Sequence[Cell]) -> None:
         daemons = {cell.carrier: cell.backend.daemons() for cell in cells}

@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness import pace
 from harness.errors import EngineError, Unavailable
 
 TAIL_LINES = 10
-TIMEOUT = 600.0
+TIMEOUT, FACTOR = 600.0, 15000
+"""Of pace.deadline: for a program to end that builds something."""
 
 
 class CommandFailed(EngineError):
@@ -46,9 +48,10 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
 ) -> str:
-    """What the program printed to its standard output, spoken in English. `env` adds to ours; `timeout` in seconds.
+    """What the program printed to its standard output, spoken in English. `env` adds to ours; `timeout` in
+    seconds, None: as many as suit the machine.
 
     Raises CommandFailed where it fails, Unavailable where it is not there.
     """
@@ -59,7 +62,7 @@ def run(
             cwd=cwd,
             env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", **(env or {})},
             input=stdin,
-            timeout=timeout,
+            timeout=pace.deadline(TIMEOUT, FACTOR) if timeout is None else timeout,
             umask=0o022,  # what they make is for other users too, whatever ours is
             capture_output=True,
             encoding="utf-8",

@@ -9,14 +9,15 @@ from typing import Literal
 import numpy as np
 
 from harness.metrics import METRICS, Metric
-from harness.model import HostRecord
+from harness.model import HostRecord, ImageRecord, TargetRecord
 from harness.stats import quality
 from harness.stats.estimate import median_interval
 from harness.store import Result
-from harness.wording import Words, line, quantity
+from harness.wording import Words, count_cpus, count_launches, count_runs, line, quantity
 
 Kind = Literal[
-    "file", "left-out", "other-bundle", "uncommitted", "no-limits", "few-rounds", "drift", "bimodal", "disturbed-host"
+    "file", "left-out", "other-bundle", "uncommitted", "no-limits", "few-rounds", "drift", "bimodal", "disturbed-host",
+    "retried",
 ]  # fmt: skip
 HEADLINES = tuple(name for name, metric in METRICS.items() if metric.headline and name != "disk.shared")
 """That of an image is weighed once, and of no round."""
@@ -47,13 +48,13 @@ def of_records(result: Result, left_out: int) -> Iterator[Doubt]:
     for warning in result.warnings:
         yield Doubt("file", line(warning))
     if left_out and result.header.plan.sides:
-        told = Words("{count} runs are of two sides: `weighbridge compare` shows them, this does not", count=left_out)
+        told = Words("{runs} of two sides left out: `weighbridge compare` shows both", runs=count_runs(left_out))
         yield Doubt("left-out", told)
     elif left_out:
         other_start = Words("cold") if result.header.plan.cold is None else Words("not cold")
         told = Words(
-            "{count} runs ({other_start}, of one side, or of several instances at once) are not in this summary",
-            count=left_out,
+            "{runs} ({other_start}, of one side, or of several instances at once) left out of this summary",
+            runs=count_runs(left_out),
             other_start=other_start,
         )
         yield Doubt("left-out", told)
@@ -61,11 +62,12 @@ def of_records(result: Result, left_out: int) -> Iterator[Doubt]:
     other = [run.id for run in result.runs if run.bundle_sha256 != digests.get((run.workload, run.side))]
     if other:
         told = Words(
-            "{count} runs did not start the recorded bundle of their workload, first {run}",
-            count=len(other),
+            "{runs} did not start the recorded bundle of the workload, first {run}",
+            runs=count_runs(len(other)),
             run=line(other[0]),
         )
         yield Doubt("other-bundle", told)
+    yield from _retried(result)
     if result.header.dirty:
         yield Doubt("uncommitted", Words("the harness had uncommitted changes when it measured"))
     yield from _without_limits(result)
@@ -89,6 +91,17 @@ def _without_limits(result: Result) -> Iterator[Doubt]:
         yield Doubt("no-limits", told)
 
 
+def _retried(result: Result) -> Iterator[Doubt]:
+    """Warn of each target whose engine or image was ready only after a second try."""
+    records: list[TargetRecord | ImageRecord] = [*result.targets, *result.images]
+    for record in records:
+        if record.retried:
+            told = Words(
+                "{target} failed to start at first: {reason}", target=line(record.target), reason=line(record.retried)
+            )
+            yield Doubt("retried", told, line(record.target))
+
+
 Launches = tuple[str, str, str, Mapping[int, float]]
 """Target, workload and metric, and the values by round."""
 
@@ -98,10 +111,13 @@ def of_launches(launches: Sequence[Launches]) -> Iterator[Doubt]:
     headlines = [each for each in launches if each[2] in HEADLINES and each[3]]
     few = [len(by_round) for *_, by_round in headlines if _is_short(by_round)]
     if few:
-        told = "{count} medians are of {fewest} launches: too few for an interval of 95 %"
+        launches_each = count_launches(max(few))
         if min(few) < max(few):
-            told = "{count} medians are of {fewest} to {most} launches: too few for an interval of 95 %"
-        yield Doubt("few-rounds", Words(told, count=len(few), fewest=min(few), most=max(few)))
+            launches_each = Words("{fewest} to {most} launches", fewest=min(few), most=max(few))
+        told = "{count} medians are of {launches}: too few for an interval of 95 %"
+        if len(few) == 1:
+            told = "{count} median is of {launches}: too few for an interval of 95 %"
+        yield Doubt("few-rounds", Words(told, count=len(few), launches=launches_each))
     for target, workload, name, by_round in headlines:
         about = (line(target), line(workload), name)
         yield from _drift(by_round, METRICS[name], *about)
@@ -117,7 +133,7 @@ def of_host(result: Result) -> Iterator[Doubt]:
     cores = result.header.host.gating.get("cores")
     load, stolen, frequency = (_readings(result.hosts, name) for name in ("load", "steal", "frequency"))
     if load and isinstance(cores, int) and max(load) > cores:
-        told = Words("the host was busy: a load of {load:.3g} on {cores} CPUs", load=max(load), cores=cores)
+        told = Words("the host was busy: a load of {load:.3g} on {cpus}", load=max(load), cpus=count_cpus(cores))
         yield Doubt("disturbed-host", told)
     passed = sum(run.marks[-1][1] for run in result.runs if run.marks)
     if len(stolen) > 1 and isinstance(cores, int) and passed > 0:

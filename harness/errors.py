@@ -27,6 +27,10 @@ class Unavailable(WeighbridgeError):
         self.hint = hint
 
 
+class TransientFailure(Unavailable):
+    """An engine failed to start in a way that a second try may mend."""
+
+
 class RunError(WeighbridgeError):
     """One run failed. It is recorded as such, and the campaign goes on.
 
@@ -60,6 +64,10 @@ class EngineError(RunError):
 
 class WrongBundle(RunError):
     """The instance reports another bundle than the one that was asked for."""
+
+
+class LeftBehind(ExceptionGroup[Exception]):
+    """What could not be released at the end of a campaign; it stays in the ledger."""
 
 
 def as_unavailable(error: Exception) -> Unavailable:

@@ -20,18 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness import mounts, places, signals
+from harness import mounts, pace, places, signals
 from harness.command import CommandFailed, run
-from harness.errors import BadInput
+from harness.errors import BadInput, LeftBehind
 
 Release = Callable[..., None]
-REAP_TIMEOUT = 300.0
+REAP_TIMEOUT, REAP_FACTOR = 300.0, 7500
+"""Of pace.deadline: for one ledger to be released."""
 NOT_OURS = 75
 """Exit status of a reaper whose ledger lives, or is another reaper's."""
-
-
-class LeftBehind(ExceptionGroup[Exception]):
-    """What could not be released at the end of a campaign; it stays in the ledger."""
 
 
 class Ledger:
@@ -160,7 +157,7 @@ def reap() -> dict[str, str | None]:
             path,
         ]  # -P: whatever the folder we are in may hold
         try:
-            run(argv, timeout=REAP_TIMEOUT)
+            run(argv, timeout=pace.deadline(REAP_TIMEOUT, REAP_FACTOR))
             outcome[path.stem] = None
         except CommandFailed as error:
             if error.status != NOT_OURS:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from harness import cgroup, meters, signals
+from harness import cgroup, meters, pace, signals
 from harness.backends import Backend, Image, Instance, Unseen
 from harness.cold import check_dropped, drop_cached
 from harness.doorbell import Doorbell, timed_window
@@ -18,7 +18,11 @@ from harness.ledger import Ledger
 from harness.meters import cpu, disk, memory
 from harness.model import Accelerated, Applied, Cold, Failure, Phase, Run, Sample, Side, headline
 
+READY_TIMEOUT = 60.0
+"""Seconds, at least, that an instance may take to be ready unless the plan says how many."""
 FACTS_TIMEOUT = 15.0
+PATIENCE = 10
+"""An instance may take this multiple of the slowest start of its cell so far."""
 REST = 0.5
 SETTLE_INTERVAL = 0.1
 SETTLE_READINGS = 20
@@ -60,6 +64,17 @@ class _Notes:
     marks: list[tuple[str, float]] = field(default_factory=list)
     accelerated: Accelerated | None = None
     error: Failure | None = None
+
+
+def ready_timeout(asked: float | None, cell: Cell, slowest: float = 0.0) -> float:
+    """Return the seconds that the next instance of a cell may take to be ready.
+
+    asked: the plan's timeout; None for one that suits the machine and the engine. slowest: the longest start of the
+    cell so far, in seconds.
+    """
+    if asked is not None:
+        return asked
+    return max(pace.deadline(READY_TIMEOUT, cell.backend.ready_factor()), PATIENCE * slowest)
 
 
 def measure(
@@ -109,6 +124,7 @@ def measure(
         cold=cold is not None,
         side=cell.side,
         accelerated=notes.accelerated,
+        timeout=timeout,
     )
 
 
@@ -127,7 +143,7 @@ def _live(cell: Cell, bell: Doorbell, timeout: float, notes: _Notes, enter: Say)
         enter("weighing")
         notes.limits = dict(instance.limits())
         with _telling(instance):
-            notes.facts = bell.wait_facts(FACTS_TIMEOUT)
+            notes.facts = bell.wait_facts(pace.deadline(FACTS_TIMEOUT, cell.backend.ready_factor() / 4))
             notes.limits = _with_seen(notes.limits, notes.facts)
             if notes.facts.get("bundle") != cell.image.bundle.sha256:
                 raise WrongBundle(f"the instance runs bundle {notes.facts.get('bundle')}, not the one asked for")

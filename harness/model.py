@@ -65,7 +65,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What a campaign is to do. `rounds` are measured ones, one warm-up round comes before. `budget` in seconds.
 
     `precision` is a fraction: rounds go on until half the width of the 95 % interval of every headline median is at
-    most that fraction of it, and `rounds` is the least number of them. `sides` has, where two are measured in turn in
+    most that fraction of it, and `rounds` is the least number of them. `timeout` is in seconds; None: as many as suit
+    the machine, the engine and the workload, recorded in every run. `sides` has, where two are measured in turn in
     one campaign, what each changes in the plan: {"base": {...}, "head": {...}}, by the names of the plan file.
     """
 
@@ -73,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
     workloads: tuple[str, ...] = ("hello",)
     rounds: Annotated[int, msgspec.Meta(ge=1)] = 7
     budget: Annotated[float, msgspec.Meta(gt=0)] | None = 600.0
-    timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     cold: Cold | None = None
     precision: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     seed: int = 0
@@ -121,7 +122,10 @@ class BundleRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
 
 
 class TargetRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="target"):
-    """What stands behind a target's key: the engine, whose it is, and its whole configuration in `profile`."""
+    """What stands behind a target's key: the engine, whose it is, and its whole configuration in `profile`.
+
+    retried: why the engine failed to start at first, where a second try succeeded.
+    """
 
     target: str
     engine: str
@@ -131,6 +135,7 @@ class TargetRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="target"):
     accelerator_reason: str | None = None
     profile: dict[str, Any] = msgspec.field(default_factory=dict)
     side: Side | None = None
+    retried: str | None = None
 
 
 class UnavailableRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="unavailable"):
@@ -141,12 +146,16 @@ class UnavailableRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="unav
 
 
 class ImageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="image"):
-    """The disk parts that all instances of a target use together, for one workload."""
+    """The disk parts that all instances of a target use together, for one workload.
+
+    retried: why the image could not be prepared at first, where a second try succeeded.
+    """
 
     target: str
     workload: str
     samples: list[Sample]
     side: Side | None = None
+    retried: str | None = None
 
 
 class HostRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="host"):
@@ -179,7 +188,10 @@ class Accelerated(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run"):
-    """One lifecycle of one instance. `marks` are seconds since requested, in the order of time."""
+    """One lifecycle of one instance. `marks` are seconds since requested, in the order of time.
+
+    timeout: the seconds within which it had to be ready.
+    """
 
     id: str
     seq: Count
@@ -199,6 +211,7 @@ class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run"):
     instance: Count = 0
     side: Side | None = None
     accelerated: Accelerated | None = None
+    timeout: Seconds | None = None
 
     def __post_init__(self) -> None:
         times = [at for _, at in self.marks]

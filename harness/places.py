@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.steps import step
 
 
 def cache() -> Path:
@@ -39,15 +40,16 @@ def folder(path: Path) -> Path:
     return path
 
 
-def made_once(target: Path, make: Callable[[Path], None]) -> Path:
+def made_once(target: Path, make: Callable[[Path], None], doing: str = "") -> Path:
     """`target`, made by `make(draft)` unless it is there: a file or a folder, never seen half made.
 
     Whoever comes second, in this process or another, waits for the first. What a killed maker left is made anew.
+    doing: the name of this step for the progress display, as `building the bundle hello`.
     """
     if target.exists():
         return target
     folder(target.parent)
-    with _locked(target.parent / f".{target.name}.lock"):
+    with step(doing or f"making {target.name}"), _locked(target.parent / f".{target.name}.lock"):
         if not target.exists():
             draft = target.parent / f".{target.name}.draft"
             remove(draft)

@@ -189,7 +189,7 @@ def _value(key: str, value: Any) -> Any:
             case "budget":
                 return None if value == "none" else duration(value)
             case "timeout":
-                return duration(value)
+                return None if value == "auto" else duration(value)
             case "memory":
                 return size(value)
             case "cpus":

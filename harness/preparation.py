@@ -4,21 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TypeVar
 
 import msgspec
 
-from harness import backends, bundle, signals, workloads
+from harness import backends, bundle, signals, steps, workloads
 from harness.backends import Backend
 from harness.bundle import Bundle
 from harness.cold import check_right
-from harness.errors import BadInput, Unavailable, as_unavailable
+from harness.errors import BadInput, TransientFailure, Unavailable, as_unavailable
 from harness.ledger import Ledger
 from harness.measure import Cell, sided
 from harness.meters import disk
-from harness.model import BundleRecord, ImageRecord, Plan, Record, Side, UnavailableRecord
+from harness.model import BundleRecord, ImageRecord, Plan, Record, Side, TargetRecord, UnavailableRecord
 
 Say = Callable[[str, str], None]
 """Told what is being prepared: a target and a workload, either of them empty where it is about the other alone."""
+
+
+T = TypeVar("T")
+
+
+def try_twice(attempt: Callable[[], T]) -> tuple[T, str | None]:
+    """Return what the attempt returns, and the reason of its first failure if it took a second try.
+
+    Only a TransientFailure is followed by a second try. A launch never is: a failed run stays in the record.
+    """
+    try:
+        return attempt(), None
+    except TransientFailure as error:
+        signals.check()
+        first = error
+    with steps.step(f"a second try; the first failed: {first.reason}"):
+        try:
+            return attempt(), first.reason
+        except TransientFailure as error:
+            again = error.reason if error.reason == first.reason else f"{error.reason}; at first: {first.reason}"
+            raise TransientFailure(f"{again} (tried twice)", error.hint) from error
+
+
+def start_engine(target: str, ledger: Ledger, plan: Plan, stack: ExitStack) -> tuple[Backend, TargetRecord]:
+    """Create the backend of a target, probe it and return both; `stack` closes it.
+
+    Raises Unavailable where the target cannot run here, BadInput where it does not exist.
+    """
+
+    def start() -> tuple[Backend, TargetRecord]:
+        with ExitStack() as held:
+            backend = backends.create(target, ledger, plan)
+            held.callback(backend.close)
+            record = backend.probe()
+            stack.push(held.pop_all())
+        return backend, record
+
+    (backend, record), failure = try_twice(start)
+    return backend, msgspec.structs.replace(record, retried=failure)
 
 
 class Preparation:
@@ -89,20 +129,19 @@ class Preparation:
             return workload.name, as_unavailable(error)
 
     def _engine(self, target: str, stack: ExitStack) -> Backend:
-        engine = backends.create(target, self._ledger, self.plan)
-        stack.callback(engine.close)
-        self._append(msgspec.structs.replace(engine.probe(), side=self.side))
+        engine, record = start_engine(target, self._ledger, self.plan, stack)
+        self._append(msgspec.structs.replace(record, side=self.side))
         return engine
 
     def _cell(self, target: str, workload: str, engine: Backend, built: Bundle, stack: ExitStack) -> Cell | None:
         try:
-            image = stack.enter_context(engine.prepare(built, self.plan.limits))
+            image, failure = try_twice(lambda: stack.enter_context(engine.prepare(built, self.plan.limits)))
         except BadInput:
             raise
         except Exception as error:
             self._is_unavailable(target, error)
             return None
-        self._append(ImageRecord(target, workload, disk.weigh("disk.shared", image.parts), self.side))
+        self._append(ImageRecord(target, workload, disk.weigh("disk.shared", image.parts), self.side, failure))
         return Cell(target, workload, engine, image, self.side)
 
     def _is_unavailable(self, target: str, error: Exception) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from harness import pace
 from harness.errors import EngineError
 
 if TYPE_CHECKING:
     from harness.ledger import Ledger
 
 NAME_VARIABLE = "WEIGHBRIDGE_INSTANCE"
-END_TIMEOUT = 10.0
+END_TIMEOUT, END_FACTOR = 10.0, 250
+"""Of pace.deadline: for a process to end that was killed."""
 LOG_TAIL = 4096
 
 
@@ -144,8 +145,8 @@ def kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         return
-    if not select.select([pidfd], [], [], END_TIMEOUT)[0]:
-        raise EngineError(f"a process does not end within {END_TIMEOUT:g} s of SIGKILL")
+    if not pace.wait_readable([pidfd], END_TIMEOUT, END_FACTOR):
+        raise EngineError(f"a process does not end within {pace.deadline(END_TIMEOUT, END_FACTOR):g} s of SIGKILL")
 
 
 def tail(log: Path, size: int = LOG_TAIL) -> str:

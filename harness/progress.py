@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -17,9 +17,8 @@ from rich.text import Text
 
 from harness import host
 from harness.campaign import Event, Observer
-from harness.wording import line, quantity
-
-KINDS = ("auto", "bar", "rounds", "lines", "json", "none")
+from harness.elapsed import SECONDLY, Elapsed, with_seconds
+from harness.wording import count_runs, line, quantity
 
 
 @contextmanager
@@ -32,17 +31,49 @@ def shown(kind: str) -> Iterator[Observer]:
             with _bar() as observer:
                 yield observer
         case "rounds":
-            rounds = _Rounds()
-            try:
-                yield rounds
-            finally:
-                rounds.end()
+            with _steps_shown(_Rounds()) as observer:
+                yield observer
         case "lines":
-            yield _line
+            with _steps_shown(_Lines()) as observer:
+                yield observer
         case "json":
             yield _json
         case _:
             yield lambda event: None
+
+
+@contextmanager
+def _steps_shown(lines: _Lines) -> Iterator[Observer]:
+    """Print each step of the preparation and, at growing intervals, how long it has taken; then what `lines` prints."""
+    elapsed = Elapsed(lambda name, seconds: _print(with_seconds(name, seconds)))
+    last = ""
+
+    def observe(event: Event) -> None:
+        nonlocal last
+        elapsed.end()
+        if (name := _long(event)) is None:
+            lines(event)
+            return
+        if event.phase == "releasing":
+            lines.end()
+        elif name != last:
+            _print(name)
+        last = name
+        elapsed.begin(name)
+
+    try:
+        yield observe
+    finally:
+        elapsed.end()
+        lines.end()
+
+
+def _long(event: Event) -> str | None:
+    """Return the name of the step that an event begins; None for an event of a launch."""
+    if event.phase not in ("preparing", "releasing"):
+        return None
+    about = "releasing the engines" if event.phase == "releasing" else f"preparing {event.target} {event.workload}"
+    return line(f"{about}: {event.step}" if event.step else about)
 
 
 @contextmanager
@@ -60,10 +91,21 @@ def _bar() -> Iterator[Observer]:
     progress, medians = Progress(*columns, console=console), Medians()
     task = progress.add_task("preparing", total=None)
     # No refreshing by a thread of its own: it would wake up in the timed window.
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    with Live(console=console, auto_refresh=False, transient=True) as live, ExitStack() as stack:
+
+        def show(name: str, seconds: float) -> None:
+            progress.update(task, description=with_seconds(name, seconds))
+            live.update(Group(progress, medians.table(console.size.height - 4)), refresh=True)
+
+        elapsed = Elapsed(show, SECONDLY)
+        stack.callback(elapsed.end)
 
         def observe(event: Event) -> None:
-            if event.phase == "round":
+            elapsed.end()
+            if (name := _long(event)) is not None:
+                show(name, 0.0)
+                elapsed.begin(name)
+            elif event.phase == "round":
                 console.print(f"round {event.round}: {event.outcome}", markup=False, highlight=False)
             elif event.phase != "waiting":
                 told = line(f"{event.phase} {event.target} {event.workload}")
@@ -101,16 +143,26 @@ class Medians:
         return table
 
 
+class _Lines:
+    """A line for each launch and each round."""
+
+    def __call__(self, event: Event) -> None:
+        _line(event)
+
+    def end(self) -> None:
+        """End the last round."""
+
+
 @dataclass
-class _Rounds:
-    """What is being prepared, a line; each round that is over, a line; what fails, a line."""
+class _Rounds(_Lines):
+    """A line for each round that is over and for each failed launch."""
 
     round: int | None = None
     runs: int = 0
     failed: int = 0
 
     def __call__(self, event: Event) -> None:
-        if event.phase in ("preparing", "round"):
+        if event.phase == "round":
             _line(event)
         elif event.phase == "done":
             if event.round != self.round:
@@ -125,18 +177,20 @@ class _Rounds:
         """The round that went on until now is over."""
         if self.runs:
             name = f"round {self.round}" if self.round else "warm-up"
-            print(f"{name}: {self.runs} runs, {self.failed} failed", file=sys.stderr, flush=True)
+            _print(f"{name}: {count_runs(self.runs)}, {self.failed} failed")
         self.runs = self.failed = 0
 
 
 def _line(event: Event) -> None:
-    if event.phase == "preparing":
-        print(line(f"preparing {event.target} {event.workload}"), file=sys.stderr, flush=True)
-    elif event.phase == "done":
+    if event.phase == "done":
         told = f"{event.done}/{event.total or '?'} {event.target} {event.workload} round {event.round}: {event.outcome}"
-        print(line(told), file=sys.stderr, flush=True)
+        _print(line(told))
     elif event.phase == "round":
-        print(f"round {event.round}: {event.outcome}", file=sys.stderr, flush=True)
+        _print(f"round {event.round}: {event.outcome}")
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _json(event: Event) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FLAGS = ("targets", "workloads", "rounds")
 BAD_INPUT = 2
 COMPLETE = (0, 3, 4)
-"""Exit codes of `weighbridge run` that leave a result to read: all well, nothing could run, some runs failed."""
+"""Exit codes of `weighbridge run` that leave a result to read: all well, nothing was measured, some runs failed."""
 OVERLAPPING = (
     "weighbridge is refused under pytest-xdist: launches that overlap disturb each other; run these tests with -n 0"
 )
@@ -105,9 +105,12 @@ def campaign(request: pytest.FixtureRequest) -> RecordedCampaign:
     if code not in COMPLETE:
         pytest.fail(f"weighbridge run ended with exit code {code}\n{told}", pytrace=False)
     try:
-        config.stash[_recorded] = RecordedCampaign(store.read(output))
+        result = store.read(output)
+        config.stash[_recorded] = RecordedCampaign(result)
     except BadInput as error:
         pytest.fail(f"weighbridge: {error}", pytrace=False)
+    if result.images and not any(run.phase == "measured" for run in result.runs):
+        pytest.fail(told, pytrace=False)  # targets that cannot run are skipped; one that can was not measured here
     return config.stash[_recorded]
 
 

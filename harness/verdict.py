@@ -13,7 +13,7 @@ from harness import meters
 from harness.gate import Threshold
 from harness.stats import compare
 from harness.stats.compare import ALPHA, FEWEST_CAMPAIGNS, Change
-from harness.wording import Words
+from harness.wording import Words, count_launches
 
 Verdict = Literal["regressed", "improved", "unchanged", "undecided"]
 MOST_ROUNDS, MOST_CAMPAIGNS = 1000, 100
@@ -181,8 +181,8 @@ def _untested(question: Question) -> Comparison:
     if base is None or head is None:
         lacks = Words("base") if base is None else Words("head")
         failed = (asked.base if base is None else asked.head).failed
-        told = "{side} has no value: {failed} launches failed" if failed else "{side} has no value"
-        return replace(asked, reason=Words(told, side=lacks, failed=failed))
+        told = "{side} has no value: {launches} failed" if failed else "{side} has no value"
+        return replace(asked, reason=Words(told, side=lacks, launches=count_launches(failed)))
     if not question.answerable:
         return replace(asked, reason=_too_few(question))
     return _weighed(asked, base, head)

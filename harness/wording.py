@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import TYPE_CHECKING, Self
 
-from harness.model import TargetRecord
-
 if TYPE_CHECKING:
+    from harness.model import TargetRecord
     from harness.stats.estimate import Estimate, Ratio
 
 NONE = "—"
@@ -41,6 +40,21 @@ def listed(parts: Iterable[str], template: str = "{some}, {more}") -> Words:
     """One after the other. Between them is what each language puts between them."""
     told = [Words("{one}", one=part) for part in parts]
     return reduce(lambda some, more: Words(template, some=some, more=more), told) if told else Words("")
+
+
+def count_cpus(count: object) -> Words:
+    """Return `1 CPU` or `2 CPUs`."""
+    return Words("1 CPU") if count == 1 else Words("{count} CPUs", count=count)
+
+
+def count_runs(count: int) -> Words:
+    """Return `1 run` or `2 runs`."""
+    return Words("1 run") if count == 1 else Words("{count} runs", count=count)
+
+
+def count_launches(count: int) -> Words:
+    """Return `1 launch` or `2 launches`."""
+    return Words("1 launch") if count == 1 else Words("{count} launches", count=count)
 
 
 def label(target: TargetRecord, lab: str | None = None) -> str:

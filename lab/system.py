@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import bundle, debian, places, workloads
 from harness.bundle import Bundle
-from harness.command import TIMEOUT, find, run
+from harness.command import find, run
 from harness.errors import Unavailable
 from harness.ledger import Ledger
 from harness.sandbox import ENDS
@@ -140,7 +140,7 @@ def uv() -> Path:
     return ours if ours.exists() else Path(find("uv", "uv, by ./setup.sh"))
 
 
-def tied(argv: Sequence[str | Path], timeout: float = TIMEOUT, scratch: Path | None = None) -> str:
+def tied(argv: Sequence[str | Path], timeout: float | None = None, scratch: Path | None = None) -> str:
     """What a program prints that ends with us, however we end. scratch: where its temporary files go."""
     environment = {"TMPDIR": str(scratch)} if scratch else {}
     return run([find("setpriv", "util-linux"), "--pdeathsig", "KILL", *argv], timeout=timeout, env=environment)

@@ -14,7 +14,7 @@ from harness.errors import Unavailable, WeighbridgeError
 from selfbench.document import Selfbench, table
 from selfbench.measurement import Measurement
 
-SUBJECTS = ("host", "namespace", "docker", "libvirt", "guest", "doorbell", "campaign", "memory", "load")
+SUBJECTS = ("host", "namespace", "docker", "libvirt", "guest", "doorbell", "campaign", "memory", "load", "command")
 """A module each, with a function `measure(rounds)` that gives Measurements; in the order in which they are shown."""
 RESULT = Path("results/selfbench.json")
 

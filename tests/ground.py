@@ -13,15 +13,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import places
+from harness import pace, places
 from harness.ledger import remove_folder
 
 REPOSITORY = Path(__file__).parents[1]
 WORKLOADS = Path(__file__).parent / "workloads"
 SHARED = os.environ.get("WEIGHBRIDGE_SHARED", "kernels").split(",")
 """Folders of the real cache that the tests' own has too: in the lab, where nothing can be downloaded, all of them."""
-TIMEOUT = 400.0
+TIMEOUT = pace.deadline(400.0, 10_000)
 """Seconds that any command may take: what hangs fails."""
+LONG = pace.deadline(60.0, 6000)
+"""Seconds that one step of an instance may take, emulated guests included."""
 
 
 @dataclass(frozen=True)

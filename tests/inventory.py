@@ -22,7 +22,9 @@ from typing import Self
 
 import psutil
 
-TIMEOUT = 60.0
+from harness import pace
+
+TIMEOUT = pace.deadline(60.0, 1500)
 PR_SET_CHILD_SUBREAPER = 36
 
 EMPTIED = (

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from harness import bundle, workloads
+from harness import bundle, pace, workloads
 from harness.errors import Unavailable
 from harness.places import cache
 from harness.store import Result, read
@@ -27,7 +27,7 @@ from harness.vm import guest
 from tests.ground import REPOSITORY
 from tests.inventory import Inventory, Stage, adopting_orphans, descendants, take
 
-TIMEOUT = 120.0
+TIMEOUT = pace.deadline(120.0, 3000)
 """Seconds for whatever is waited for; what hangs fails."""
 PROGRAM = (sys.executable, "-c", "from harness.cli import main; main()")
 

@@ -15,6 +15,7 @@ from harness import plan, store
 from harness.campaign import Campaign
 from harness.errors import BadInput
 from tests.campaigns import write
+from tests.ground import TIMEOUT
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
@@ -41,7 +42,7 @@ def workload(folder: Path, blocks: int, turns: int) -> Path:
 
 def weighbridge(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-P", "-m", "harness", *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, cwd=cwd, timeout=TIMEOUT, check=False)
 
 
 def test_a_side_changes_what_it_says_and_nothing_else(tmp_path: Path) -> None:

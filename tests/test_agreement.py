@@ -22,7 +22,7 @@ from harness.doorbell import Doorbell
 from harness.ledger import Ledger
 from harness.meters import disk, memory
 from harness.model import Limits, Plan, Sample
-from tests.ground import lasting
+from tests.ground import LONG, lasting
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
@@ -31,7 +31,6 @@ pytestmark = pytest.mark.engine
 
 VM = "libvirt/pc,accel=tcg"
 LIMITS = Limits(cpus=1, memory=256 * 2**20)
-LONG = 60.0
 TRUE = 0.05
 
 

@@ -22,7 +22,7 @@ from harness.ledger import Ledger
 from harness.measure import Cell, measure
 from harness.model import Limits
 from harness.store import read
-from tests.ground import ground
+from tests.ground import LONG, ground
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
@@ -79,7 +79,7 @@ def held(path: Path, length: int = 0) -> Iterator[None]:
         try:
             yield
         finally:
-            holder.communicate("", timeout=10)
+            holder.communicate("", timeout=LONG)
 
 
 @pytest.mark.parametrize("synced", [True, False], ids=["clean", "dirty"])

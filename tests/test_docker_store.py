@@ -19,7 +19,7 @@ from harness.errors import Unavailable
 from harness.ledger import Ledger
 from harness.meters import disk
 from harness.model import Limits, Plan
-from tests.ground import Ground, ground
+from tests.ground import LONG, Ground, ground
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
@@ -29,7 +29,6 @@ pytestmark = pytest.mark.engine
 PROGRAMS = ("sbin/dockerd", "bin/containerd", "bin/containerd-shim-runc-v2", "sbin/docker-proxy")
 """Debian 13's. Its runc wants a newer C library than Debian 12 has: that is this machine's."""
 WRITTEN = 8 * 2**20
-LONG = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from harness import store
 from harness.decode import LEVELS
 from harness.doorbell import LONGEST_LINE, Doorbell
 from harness.errors import ExitedBeforeReady, RunError, StartTimeout
+from tests.ground import LONG
 from tests.weighing import full
 
-LONG = 30.0
 """Seconds until a wait that should not last fails."""
 SHORT = 0.05
 """Seconds to wait for what is not to come."""

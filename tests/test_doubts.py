@@ -12,6 +12,7 @@ import pytest
 
 from harness import doubts
 from harness.model import Applied, HostRecord, Sample
+from harness.report.language import language
 from harness.report.summary import summarize
 from harness.stats import quality
 from harness.store import Result, read
@@ -69,6 +70,30 @@ def test_too_few_rounds_are_told_once() -> None:
     few = [("docker", "hello", metric, {1: 1.0, 2: 1.1}) for metric in doubts.HEADLINES]
     (doubt,) = doubts.of_launches(few)
     assert (doubt.kind, doubt.told) == ("few-rounds", "3 medians are of 2 launches: too few for an interval of 95 %")
+
+
+def test_few_rounds_of_one_median_and_one_launch_are_in_the_singular() -> None:
+    (doubt,) = doubts.of_launches([("docker", "hello", "startup.total", {1: 1.0})])
+    assert doubt.told == "1 median is of 1 launch: too few for an interval of 95 %"
+
+
+def test_engine_that_started_at_the_second_try_is_a_warning(tmp_path: Path) -> None:
+    result = read(write(tmp_path / "a.jsonl", {None: {"docker": [1.0] * 10}}))
+    (record,) = result.targets
+    again = msgspec.structs.replace(record, retried="containerd did not start")
+    (warning,) = summarize([replace(result, targets=[again])]).campaigns[0].warnings
+    assert (warning.kind, warning.target) == ("retried", "docker")
+    assert str(warning) == "docker failed to start at first: containerd did not start"
+
+
+def test_load_of_one_cpu_is_in_the_singular(tmp_path: Path) -> None:
+    result = with_hosts(tmp_path, [Sample("host.load", "1", 1.29)])
+    gating = {**result.header.host.gating, "cores": 1}
+    host = msgspec.structs.replace(result.header.host, gating=gating)
+    one = replace(result, header=msgspec.structs.replace(result.header, host=host))
+    (doubt,) = doubts.of_host(one)
+    assert doubt.told == "the host was busy: a load of 1.29 on 1 CPU"
+    assert language("zh")(doubt.told) == "宿主机繁忙：1 个 CPU 上的负载为 1.29"  # noqa: RUF001
 
 
 def with_hosts(folder: Path, *samples: Sequence[Sample]) -> Result:

@@ -171,7 +171,7 @@ def test_where_all_failed_that_is_what_is_said_and_no_axis_drawn() -> None:
 def test_a_file_of_two_sides_says_so_and_has_nothing_to_choose() -> None:
     sides = store.read(RESULTS / "comparison.jsonl.gz")
     first, under = told(sides)
-    assert first.startswith("No launch is shown: 180 runs are of two sides: `weighbridge compare` shows them")
+    assert first.startswith("No launch is shown: 180 runs of two sides left out: `weighbridge compare` shows both")
     page = html.render(summarize([sides]), [sides])
     assert '<a href="#campaign-1">1 warning</a>' in page and "1 warning" in under
     assert 'id="pick"' not in page and 'id="startup"' not in page and 'href="#startup"' not in page

@@ -20,6 +20,7 @@ from harness import bundle, workloads
 from harness.errors import BadInput, Unavailable
 from harness.vm import guest, vmlinux
 from harness.vm.guest import GuestKernel
+from tests.ground import TIMEOUT
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +143,12 @@ def test_a_module_that_a_profile_asks_for_has_to_be_there(tmp_path: Path) -> Non
 def test_drivers_that_are_built_in_are_found_in_the_kernel_itself(tmp_path: Path) -> None:
     named = KERNEL + b" virtio_pci virtio_blk "
     with pytest.raises(BadInput, match="virtio_console is not built in, without modules"):
-        guest.check(guest.kernel(str(packed(tmp_path / "lacking", gzip.compress(named)))), guest.drivers("pci"))
+        guest.check(
+            guest.kernel(str(packed(tmp_path / "lacking", gzip.compress(named, mtime=0)))), guest.drivers("pci")
+        )
     guest.check(
-        guest.kernel(str(packed(tmp_path / "whole", gzip.compress(named + b"virtio_console")))), guest.drivers("pci")
+        guest.kernel(str(packed(tmp_path / "whole", gzip.compress(named + b"virtio_console", mtime=0)))),
+        guest.drivers("pci"),
     )
 
 
@@ -186,10 +190,10 @@ def boot(folder: Path, kernel: GuestKernel, initramfs: Path, disk: Path) -> list
         ]
         with subprocess.Popen(argv, stdout=sys.stderr) as qemu:
             try:
-                listener.settimeout(120)
+                listener.settimeout(TIMEOUT)
                 bell, _ = listener.accept()
                 with bell, bell.makefile() as heard:
-                    bell.settimeout(120)
+                    bell.settimeout(TIMEOUT)
                     lines: list[str] = []
                     for line in heard:
                         lines.append(line.rstrip("\n"))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness import bundle, workloads
+from tests.ground import LONG
 
 
 class Rung:
@@ -41,8 +42,8 @@ class Rung:
                 process.kill()
 
     def hear(self, last: str) -> list[str]:
-        """The lines up to the one that begins with `last`; fails after 10 s."""
-        deadline = time.monotonic() + 10
+        """The lines up to the one that begins with `last`; fails after LONG seconds."""
+        deadline = time.monotonic() + LONG
         while not any(line.startswith(last) for line in self._lines()):
             assert select.select([self._bell], [], [], max(0, deadline - time.monotonic()))[0], self._heard
             self._heard += os.read(self._bell, 65536)

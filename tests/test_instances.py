@@ -21,14 +21,13 @@ from harness.ledger import Ledger
 from harness.measure import REST, Cell, measure
 from harness.model import Plan, TargetRecord, headline
 from tests.expected import EXPECTED, LIMITS, LOOKED_AT
-from tests.ground import WORKLOADS, lasting
+from tests.ground import LONG, WORKLOADS, lasting
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
 
 pytestmark = pytest.mark.engine
 
-LONG = 60.0
 """Seconds until a wait that should not last fails."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import backends, bundle, workloads
+from harness import backends, bundle, pace, workloads
 from harness.bundle import Bundle
 from harness.command import find
 from harness.errors import Unavailable
@@ -99,6 +99,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_or_skip: Engin
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(kvm, "DEVICE", Path("/dev/null"))
     monkeypatch.setattr(kvm, "LEAST_DEADLINE", 1.0)
+    monkeypatch.setattr(kvm, "DEADLINE_FACTOR", 1.0)
+    monkeypatch.setattr(kvm, "_passing", {})
     with engine_or_skip("qemu"), Ledger() as ledger:
         find("qemu-system-x86_64", "qemu-system-x86")
         yield Asked(ledger, bundle.build(workloads.load("hello")), tmp_path)
@@ -114,7 +116,49 @@ def test_a_qemu_that_dies_as_it_sets_a_register(asked: Asked) -> None:
 @pytest.mark.engine
 def test_a_guest_that_spins(asked: Asked) -> None:
     found = asked.verdict("while :; do :; done")
-    assert not found.works and found.reason.startswith("no guest was ready under KVM within 1.")
+    assert not found.works and found.reason == "the guest was too slow under KVM: no READY within 1 s"
+    assert "run it once more" in found.hint and "rm /" not in found.hint
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "does",
+    [
+        "exec sleep 60",  # too slow
+        "echo 'qemu-system-x86_64: cannot set up guest memory: Cannot allocate memory' >&2; exit 1",
+        "echo 'qemu-system-x86_64: failed to initialize kvm: Device or resource busy' >&2; exit 1",
+        "kill -KILL $$",  # as the OOM killer does
+    ],
+)
+def test_verdict_of_a_passing_failure_is_kept_for_this_process_only(
+    does: str, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = asked.verdict(does), asked.verdict(does)
+    assert first == second and not first.works and asked.starts == 1
+    monkeypatch.setattr(kvm, "_passing", {})  # as in the next process
+    assert asked.verdict(f"printf '%s\n' '{MSR}' >&2; exit 134").reason.startswith(
+        "QEMU ended under KVM: failed to set"
+    )
+    assert asked.starts == 2
+
+
+@pytest.mark.engine
+def test_deadline_of_a_machine_that_became_slower_is_measured_again(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first deadline comes from a quiet moment; the guest then dies at a time that only a longer one allows."""
+    monkeypatch.setattr(kvm, "LEAST_DEADLINE", 0.01)
+    released = asked.folder / "released"
+
+    def measure() -> float:
+        released.touch()
+        monkeypatch.setattr(pace, "_slowest", 60.0)
+        return 60.0
+
+    monkeypatch.setattr(pace, "_slowest", 0.01)
+    monkeypatch.setattr(pace, "measure", measure)
+    found = asked.verdict(f"until [ -e {released} ]; do sleep 0.1; done; echo '{MSR}' >&2; exit 134")
+    assert found.reason == "QEMU ended under KVM: failed to set MSR 0x10a to 0x69"
 
 
 @pytest.mark.engine

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from harness import comparison, gate, store
-from harness.cli.telling import report_of
+from harness.cli.telling import write_report
 from harness.model import Failure
 from harness.report import compared_page, html
 from harness.report.language import CODES, Language, language, says_anything
@@ -88,12 +88,12 @@ def test_what_was_found_inside_and_failed_is_in_chinese() -> None:
 
 def test_what_stays_english_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample = RESULTS / "sample.jsonl"
-    report_of([sample], tmp_path, "csv,md", "zh")
+    write_report([sample], tmp_path, "csv,md", "zh")
     assert "only the page is in another language than English, which md are in" in " ".join(
         capsys.readouterr().err.split()
     )
     for formats, code in (("csv,html", "zh"), ("md", "en")):
-        report_of([sample], tmp_path, formats, code)
+        write_report([sample], tmp_path, formats, code)
         assert "English" not in capsys.readouterr().err
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import ledger, mounts
-from harness.ledger import Ledger, LeftBehind
+from harness.errors import LeftBehind
+from harness.ledger import Ledger
 from harness.signals import Interrupted, held, interruptible
 
 

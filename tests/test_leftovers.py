@@ -317,7 +317,7 @@ def users(site: Site, one_of_all: tuple[int, Result, list[str]]) -> Iterator[Use
         site.stage.path("/etc/libvirt/qemu.conf").write_text('security_driver = "none"\n' + who)
         stack.enter_context(daemon(site, "virtlogd"))
         stack.enter_context(daemon(site, "libvirtd"))
-        client = sdk.DockerClient(base_url=f"unix://{site.stage.path('/run/docker.sock')}", timeout=60)
+        client = sdk.DockerClient(base_url=f"unix://{site.stage.path('/run/docker.sock')}", timeout=int(TIMEOUT))
         stack.callback(client.close)
         client.api.import_image_from_file(str(bundle.build(workloads.load("hello")).tar()), repository="theirs")
         container = client.containers.run("theirs", ["sleep", "1000000"], name="theirs", detach=True)

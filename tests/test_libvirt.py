@@ -21,14 +21,13 @@ from harness.measure import Cell, measure
 from harness.model import Limits, Plan, Run
 from harness.vm import guest, machine, profile
 from harness.vm.machine import Machine
-from tests.ground import REPOSITORY, WORKLOADS, Ground, lasting
+from tests.ground import LONG, REPOSITORY, WORKLOADS, Ground, lasting
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
 
 DOCS = REPOSITORY / "docs/vm"
 VM = "libvirt/pc,accel=tcg"
-LONG = 60.0
 
 
 def describe(name: str = "pc", **differing: object) -> ET.Element:

@@ -18,14 +18,13 @@ from harness.errors import Unavailable
 from harness.ledger import Ledger
 from harness.model import Limits, Plan
 from harness.store import Result, read
-from tests.ground import WORKLOADS, Ground, ground
+from tests.ground import LONG, WORKLOADS, Ground, ground
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
 
 pytestmark = pytest.mark.engine
 
-LONG = 60.0
 IFF_UP = 1
 OPEN = ("host", "userns-chroot")
 CLOSED = ("namespace", "namespace/pid,net", "namespace/mount")

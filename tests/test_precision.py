@@ -17,7 +17,7 @@ from harness.model import Failure, Phase, Plan, Run, Sample
 from harness.precision import Precision
 from harness.schedule import LEAST
 from harness.store import Result, read
-from tests.ground import Ground, ground
+from tests.ground import LONG, Ground, ground
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
@@ -156,7 +156,7 @@ assert {"numpy", "scipy"} <= set(sys.modules)
 
 
 def test_numpy_is_there_before_the_first_start_or_not_at_all() -> None:
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True, timeout=LONG)
 
 
 # Whole campaigns.

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from queue import Queue
 
 import pytest
 from rich.console import Console
 
 from harness import progress
 from harness.campaign import Event
+from harness.elapsed import Elapsed, with_seconds
+from tests.ground import LONG
 
 FAILED = "failed while waiting: it did not ring"
 
@@ -49,11 +54,40 @@ def test_where_nobody_watches_a_round_is_a_line(kind: str, capsys: pytest.Captur
     ]
 
 
+@pytest.mark.parametrize("kind", ["rounds", "lines"])
+def test_steps_of_the_preparation_are_lines(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = Event("preparing", "", "hello")
+    steps = (begun, replace(begun, step="building the bundle hello"), begun, Event("releasing", "", ""))
+    assert told(kind, steps, capsys)[:2] == ["preparing hello", "preparing hello: building the bundle hello"]
+
+
+def test_step_that_lasts_is_shown_with_its_time_until_it_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: Queue[str] = Queue()
+    elapsed = Elapsed(lambda name, seconds: shown.put(with_seconds(name, seconds)), (0.001,))
+    elapsed.begin("building the bundle hello")
+    assert [shown.get(timeout=LONG) for _ in range(2)] == ["building the bundle hello (0 s)"] * 2
+    elapsed.end()
+    while not shown.empty():
+        shown.get()
+    assert not any(thread.name == elapsed.name for thread in threading.enumerate())
+
+
+def test_launch_ends_the_thread_that_shows_the_preparation(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would wake up in the timed window."""
+    with progress.shown("rounds") as observe:
+        observe(Event("preparing", "docker", "hello"))
+        assert any(thread.name == Elapsed.name for thread in threading.enumerate())
+        observe(Event("starting", "docker", "hello"))
+        assert not any(thread.name == Elapsed.name for thread in threading.enumerate())
+
+
 def test_a_round_that_was_cut_short_is_told_too(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt), progress.shown("rounds") as observe:
         observe(EVENTS[3])
         raise KeyboardInterrupt
-    assert capsys.readouterr().err == "round 1: 1 runs, 0 failed\n"
+    assert capsys.readouterr().err == "round 1: 1 run, 0 failed\n"
 
 
 def test_a_terminal_shows_the_medians_so_far() -> None:

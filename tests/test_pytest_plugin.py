@@ -262,3 +262,13 @@ def test_beside_other_workers_nothing_is_launched(place: Ground) -> None:
     assert "refused under pytest-xdist" in said.out
     assert "1 passed" in said.out
     assert not (place.folder / "results").exists()
+
+
+@pytest.mark.engine
+def test_session_whose_campaign_measured_nothing_fails(place: Ground) -> None:
+    """Skipped tests would be green, and the user would take that for a measurement."""
+    suite(place)
+    (place.folder / "plan.toml").write_text(f'targets = ["{ZERO}"]\nbudget = "0.001s"\n')
+    said = run(place, "--benchmark-only", "--weighbridge-plan", "plan.toml")
+    assert said.code == pytest.ExitCode.TESTS_FAILED
+    assert "nothing was measured: the budget of 0.001 s was used up" in said.out

@@ -207,13 +207,13 @@ def test_runs_of_another_kind_are_never_pooled_with_these(golden: Result) -> Non
         run.marks[2][1] for run in golden.runs if run.target == "host" and run.round not in (0, 4)
     )
     (warning,) = (warning for warning in told.warnings if warning.kind == "left-out")
-    assert str(warning) == "4 runs (cold, of one side, or of several instances at once) are not in this summary"
+    assert str(warning) == "4 runs (cold, of one side, or of several instances at once) left out of this summary"
 
 
 def test_runs_of_other_bytes_are_pointed_out(golden: Result) -> None:
     other = changed(golden, lambda run: msgspec.structs.replace(run, bundle_sha256="00") if run.seq == 9 else run)
     (warning,) = (each for each in summarize([other]).campaigns[0].warnings if each.kind == "other-bundle")
-    assert warning.told.startswith("1 runs did not start the recorded bundle") and golden.runs[8].id in warning.told
+    assert warning.told.startswith("1 run did not start the recorded bundle") and golden.runs[8].id in warning.told
 
 
 def test_two_campaigns_stand_side_by_side(golden: Result) -> None:
@@ -358,7 +358,7 @@ def test_a_campaign_of_cold_starts_is_one_and_says_so(tmp_path: Path) -> None:
     (told,) = summary.campaigns
     assert (told.cold, told.measured) == ("image", 36)
     (warning,) = (warning for warning in told.warnings if warning.kind == "left-out")
-    assert str(warning) == "1 runs (not cold, of one side, or of several instances at once) are not in this summary"
+    assert str(warning) == "1 run (not cold, of one side, or of several instances at once) left out of this summary"
     assert cell(told, "docker", "redis", "cache.resident").values == (0, 0, 0)
     dropped = "the page cache of the image's files"
     assert dict(particulars.origin(told))["Starts"] == f"cold starts: {dropped} is dropped before each"

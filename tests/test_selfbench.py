@@ -14,7 +14,7 @@ import pytest
 from harness import host
 from selfbench.document import Selfbench, table
 from selfbench.measurement import Measurement, interleaved
-from tests.ground import REPOSITORY
+from tests.ground import REPOSITORY, TIMEOUT
 
 
 def measurement(ours: float, floor: float | None = 1.0, **promised: float) -> Measurement:
@@ -88,7 +88,7 @@ def test_it_measures_and_keeps_what_it_measured(tmp_path: Path) -> None:
         pytest.skip("selfbench makes control groups and mounts of its own: it needs root")
     output = tmp_path / "selfbench.json"
     argv = [sys.executable, "-m", "selfbench", "host", "namespace", "doorbell", "--rounds", "2", "-o", str(output)]
-    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode in (0, 1), done.stderr
     assert done.stderr.splitlines() == ["selfbench: host", "selfbench: namespace", "selfbench: doorbell"]
     result = msgspec.json.decode(output.read_bytes(), type=Selfbench)

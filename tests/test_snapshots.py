@@ -18,12 +18,10 @@ from harness.ledger import Ledger
 from harness.measure import Cell, measure
 from harness.model import Limits, Plan
 from harness.vm.backend import DiskImage
-from tests.ground import lasting
+from tests.ground import LONG, lasting
 
 if TYPE_CHECKING:
     from tests.conftest import EngineOrSkip
-
-LONG = 60.0
 
 
 @pytest.fixture

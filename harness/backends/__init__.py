@@ -86,6 +86,10 @@ class Instance(ABC):
         return None
 
 
+READY_FACTOR = 1500
+"""Of pace.deadline, for the floor of measure.READY_TIMEOUT."""
+
+
 class Backend(ABC):
     """An engine with one set of options. Created when the plan is read, without touching the engine."""
 
@@ -106,9 +110,16 @@ class Backend(ABC):
         """Raises BadInput for options that this engine does not have. An engine without options inherits this."""
         options.only()
 
+    def ready_factor(self) -> float:
+        """Return the factor of pace.deadline for READY: larger for engines whose instances start slowly."""
+        return READY_FACTOR
+
     @abstractmethod
     def probe(self) -> TargetRecord:
-        """The engine, its version, whose it is, its configuration. Raises Unavailable where it cannot run here.
+        """The engine, its version, whose it is, its configuration.
+
+        Raises Unavailable where it cannot run here, TransientFailure where a second try may succeed: a new backend is
+        then probed once more.
 
         May start an engine of its own, which lives until `close`.
         """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import select
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -15,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness import cgroup
+from harness import cgroup, pace
 from harness.backends import Instance, Options, Part, Unseen
 from harness.doorbell import Doorbell, Mark
 from harness.engines import libvirt as engine
@@ -24,7 +23,7 @@ from harness.engines.libvirt import LibvirtEngine
 from harness.errors import BadInput, EngineError
 from harness.ledger import Ledger
 from harness.model import Limits, Plan, TargetRecord
-from harness.process import END_TIMEOUT
+from harness.process import END_FACTOR, END_TIMEOUT
 from harness.vm import firmware, machine
 from harness.vm.acceleration import Ask
 from harness.vm.backend import OVERLAY, DiskImage, Saved, VirtualMachine, VmBackend, ring
@@ -177,7 +176,8 @@ def _gone_afterwards(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        gone = select.select([pidfd], [], [], END_TIMEOUT)[0]
+        gone = pace.wait_readable([pidfd], END_TIMEOUT, END_FACTOR)
         os.close(pidfd)
     if not gone:
-        raise EngineError(f"QEMU is still there {END_TIMEOUT:g} s after its domain was destroyed")
+        waited = pace.deadline(END_TIMEOUT, END_FACTOR)
+        raise EngineError(f"QEMU is still there {waited:g} s after its domain was destroyed")

@@ -1,4 +1,7 @@
-"""The command line: arguments only, a file a kind of command. What they start is elsewhere in the package."""
+"""The command line: arguments only, a file a kind of command. What they start is elsewhere in the package.
+
+Each command imports what it needs when it is called, so that `--help` and bad arguments are answered at once.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,17 @@ from typing import Any
 
 import click
 
-from harness import __version__
 from harness.cli.comparing import baseline_group, compare
 from harness.cli.looking import clean, doctor, facts, report, site
 from harness.cli.measuring import ab, run
 from harness.cli.options import BAD_INPUT, NOTHING_RAN, SOME_FAILED
 from harness.cli.telling import say, tell_left_behind
-from harness.errors import BadInput, Incomparable, Unavailable, WeighbridgeError
-from harness.ledger import LeftBehind
+from harness.errors import BadInput, Incomparable, LeftBehind, Unavailable, WeighbridgeError
 from harness.signals import Interrupted, check, interruptible
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.version_option(package_name="weighbridge")
 def cli() -> None:
     """Weighs what carries a workload: a VM, a namespace sandbox, a container. Same bytes, same limits, same clock.
 

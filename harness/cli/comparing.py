@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import gate
 from harness.cli.options import NOTHING_RAN, REGRESSED, SOME_FAILED, gating
 from harness.errors import BadInput
 
@@ -37,7 +36,7 @@ def compare(
     Without HEAD, the two sides of what `weighbridge ab` wrote. Of campaigns that were not interleaved, a verdict needs
     five of the base.
     """
-    from harness import baseline, comparison
+    from harness import baseline, comparison, gate
 
     metrics = gate.chosen(fail, plan_file)
     if head is None:

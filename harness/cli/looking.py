@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
-from rich.console import Console
 
-from harness import ledger, places, plan
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, in_language
-from harness.cli.telling import report_of, say
+from harness.cli.telling import say, show_table, write_report
 from harness.errors import BadInput
-from harness.wording import label, plain
 
 REPORTS = Path("reports")
 
@@ -31,7 +27,8 @@ REPORTS = Path("reports")
 @in_language
 def report(files: tuple[Path, ...], output: Path, formats: str | None, lang: str) -> int:
     """Write a report of result files, and print its table."""
-    report_of(files, output, formats, lang)
+    write_report(files, output, formats, lang)  # first: bad input prints no table
+    show_table(files)
     return 0
 
 
@@ -44,7 +41,7 @@ def site(folder: Path | None, lang: str) -> int:
     from harness.report.site import write
 
     index, count = write(folder or REPORTS, language(lang))
-    print(f"{index}: an index of {count} reports")
+    print(f"{index}: an index of {'1 report' if count == 1 else f'{count} reports'}")
     return 0
 
 
@@ -55,8 +52,12 @@ def site(folder: Path | None, lang: str) -> int:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor(as_json: bool, **flags: Any) -> int:
     """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
+    import msgspec
+
+    from harness import plan
     from harness.doctor import examine
     from harness.host import describe
+    from harness.wording import label
 
     findings, lab = examine(plan.make(None, flags)), describe().lab
     if as_json:
@@ -81,9 +82,14 @@ def doctor(as_json: bool, **flags: Any) -> int:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def facts(target: str, as_json: bool, **flags: Any) -> int:
     """What isolation a target buys: starts one instance of it and reads from inside what it is separated from."""
+    import msgspec
+    from rich.console import Console
+
+    from harness import plan
     from harness.facts import ask
     from harness.host import describe
     from harness.report import terminal
+    from harness.wording import label, plain
 
     asked = plan.make(None, {"targets": target, **flags})
     if len(asked.targets) > 1 or len(asked.workloads) > 1:
@@ -104,6 +110,8 @@ def facts(target: str, as_json: bool, **flags: Any) -> int:
 @click.command()
 def clean() -> int:
     """Reap what campaigns left behind that were killed. Those that are still running are not touched."""
+    from harness import ledger, places
+
     outcome = ledger.reap()
     drafts = places.remove_drafts()
     for campaign, failure in outcome.items():

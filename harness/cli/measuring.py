@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from harness import gate, ledger, plan, progress
-from harness.campaign import Campaign, Outcome
 from harness.cli.comparing import gate_code, show
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, gating, measuring
-from harness.cli.telling import report_of, say, tell_left_behind
-from harness.errors import BadInput
-from harness.ledger import LeftBehind
-from harness.model import Plan
+from harness.cli.telling import say, show_table, tell_left_behind, write_report
+from harness.elapsed import lasting
+from harness.errors import BadInput, LeftBehind
+from harness.wording import count_runs
+
+if TYPE_CHECKING:
+    from harness.campaign import Campaign, Outcome
+    from harness.model import Plan
 
 
 @click.command()
@@ -24,13 +26,18 @@ from harness.model import Plan
 @click.option("--report", "report_to", type=click.Path(path_type=Path), help="Write a report into this folder too.")
 def run(plan_file: Path | None, output: Path | None, shown: str, report_to: Path | None, **flags: Any) -> int:
     """Measure: all targets in turn, round by round, into one result file."""
+    from harness import plan
+
     chosen = plan.make(plan_file, flags)
     if chosen.sides:
         raise BadInput(f"{plan_file} has two sides, which `weighbridge ab` measures")
     campaign, code = _measure(chosen, output, shown)
-    if campaign.outcome.cells == 0:
-        return NOTHING_RAN
-    report_of([campaign.output], report_to, None)
+    if not campaign.outcome.measured:
+        return code
+    show_table([campaign.output])
+    if report_to is not None:
+        with lasting("writing the report"):
+            write_report([campaign.output], report_to)
     return code
 
 
@@ -59,18 +66,22 @@ def ab(
     Two engines (docker_host, libvirt_uri), two QEMUs (emulator), two guest kernels (kernel, modules), two profiles
     (targets, cpus, memory) or two checkouts of a workload (workloads).
     """
+    import msgspec
+
+    from harness import gate, plan
+
     chosen = plan.make(plan_file, {**flags, "base": plan.side(base), "head": plan.side(head)})
     metrics = gate.chosen(fail, plan_file)
     campaign, code = _measure(chosen, output, shown)
-    if campaign.outcome.cells == 0:
-        return NOTHING_RAN
+    if not campaign.outcome.measured:
+        return code
     from harness import comparison, store  # here: NumPy and SciPy have no business in a process that measures
 
     compared = comparison.interleaved(store.read(campaign.output), metrics)
     if confirm and compared.of("regressed") and not campaign.outcome.interrupted:
         again, code_again = _measure(msgspec.structs.replace(chosen, seed=chosen.seed + 1), _second(output), shown)
         code = max(code, code_again)
-        if again.outcome.cells:
+        if again.outcome.measured:
             compared = comparison.confirmed(compared, comparison.interleaved(store.read(again.output), metrics))
     show(compared, formatted, into, lang)
     return campaign.outcome.interrupted or gate_code(compared, gate_kind, fail) or code
@@ -78,6 +89,9 @@ def ab(
 
 def _measure(chosen: Plan, output: Path | None, shown: str) -> tuple[Campaign, int]:
     """A campaign from its beginning to what is said of it, and the exit code as far as it is known."""
+    from harness import progress
+    from harness.campaign import Campaign
+
     _reap_leftovers()
     left_behind = False
     with progress.shown(shown) as observe:
@@ -88,10 +102,18 @@ def _measure(chosen: Plan, output: Path | None, shown: str) -> tuple[Campaign, i
             left_behind = True
             tell_left_behind(error)
     outcome = campaign.outcome
-    _tell(outcome, campaign.output)
+    _tell(outcome, chosen, campaign.output)
     if campaign.writer.kept:
         say(f"the earlier {campaign.output} is kept as {campaign.writer.kept}")
-    return campaign, outcome.interrupted or (SOME_FAILED if outcome.failed or left_behind else 0)
+    return campaign, _code(outcome, left_behind)
+
+
+def _code(outcome: Outcome, left_behind: bool) -> int:
+    if outcome.interrupted:
+        return outcome.interrupted
+    if not outcome.measured:
+        return NOTHING_RAN
+    return SOME_FAILED if outcome.failed or left_behind else 0
 
 
 def _second(output: Path | None) -> Path | None:
@@ -99,16 +121,39 @@ def _second(output: Path | None) -> Path | None:
 
 
 def _reap_leftovers() -> None:
+    from harness import ledger
+
     for campaign, failure in ledger.reap().items():
         told = "released what it left behind" if failure is None else f"could not release all it left: {failure}"
         say(f"the campaign {campaign} was killed; {told}")
 
 
-def _tell(outcome: Outcome, output: Path) -> None:
+def _tell(outcome: Outcome, chosen: Plan, output: Path) -> None:
     for absent in outcome.unavailable:
         say(f"{absent.target}: not here: {absent.reason}. Try: {absent.hint}")
     if outcome.precise:
         say(outcome.precise)
-    if outcome.stopped:
+    if outcome.stopped and (outcome.measured or outcome.interrupted):
         say(f"stopped early: {outcome.stopped}")
-    say(f"{outcome.runs} runs, {outcome.failed} of them failed, in {output}")
+    say(f"{count_runs(outcome.runs)}, {outcome.failed} of them failed, in {output}")
+    if not outcome.measured and not outcome.interrupted:
+        say(f"nothing was measured: {_why_unmeasured(outcome, chosen)}")
+
+
+def _why_unmeasured(outcome: Outcome, chosen: Plan) -> str:
+    """Return why a campaign has no measured launch, and what to do."""
+    if not outcome.cells:
+        return "no target can run here with these workloads; the lines above have each reason and what to try"
+    if not outcome.runs:
+        return f"{outcome.stopped}. Try: the same command with a longer --budget, or --budget none"
+    each = outcome.cells * outcome.seconds / outcome.runs
+    failed = f"; the last failure was {outcome.failure}" if outcome.failure else ""
+    return (
+        f"{outcome.stopped}{failed}. Try: the same command with a longer --budget: the warm-up and one measured round "
+        f"take about {_minutes(2 * each)}, all {chosen.rounds + 1} rounds about {_minutes((chosen.rounds + 1) * each)}"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    """Return a duration as --budget takes it, rounded up: `40s`, `12m`."""
+    return f"{ceil(seconds)}s" if seconds < 60 else f"{ceil(seconds / 60)}m"

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from harness.ledger import LeftBehind
+from harness.elapsed import lasting
+from harness.errors import LeftBehind
 from harness.wording import line
 
 
@@ -21,19 +20,32 @@ def tell_left_behind(error: LeftBehind) -> None:
         say(f"{error.message}: {failure}")
 
 
-def report_of(files: Sequence[Path], folder: Path | None, formats: str | None, language: str = "en") -> None:
-    """Prints the table of these results, and writes the report where a folder is named."""
-    # Here, because pandas and matplotlib have no business in a process that is measuring.
-    from harness.report import terminal
+def show_table(files: Sequence[Path]) -> None:
+    """Print the table of these results; its progress goes to stderr if it takes more than two seconds."""
+    with lasting("making the table"):
+        # Imported here: NumPy and SciPy must not be in a process that measures.
+        from rich.console import Console
+
+        from harness.report import terminal
+        from harness.report.summary import summarize
+        from harness.store import read
+
+        summary = summarize([read(file) for file in files])
+    terminal.show(summary, Console())
+    sys.stdout.flush()
+
+
+def write_report(files: Sequence[Path], folder: Path, formats: str | None = None, language: str = "en") -> None:
+    """Write the report of these results into a folder.
+
+    Raises BadInput for a format that does not exist and a folder that cannot be written.
+    """
+    # Imported here: pandas and matplotlib must not be in a process that measures, and the table needs neither.
     from harness.report.formats import DEFAULT, IN_ENGLISH, write
-    from harness.report.summary import summarize
     from harness.store import read
 
-    results = [read(file) for file in files]
-    if folder is not None:
-        wanted = DEFAULT if formats is None else formats.split(",")
-        written = write(results, folder, wanted, language)
-        if language != "en" and (others := [name for name in wanted if name in IN_ENGLISH]):
-            say(f"only the page is in another language than English, which {', '.join(others)} are in")
-        say(f"the report is {written[0]}")
-    terminal.show(summarize(results), Console())
+    wanted = DEFAULT if formats is None else formats.split(",")
+    written = write([read(file) for file in files], folder, wanted, language)
+    if language != "en" and (others := [name for name in wanted if name in IN_ENGLISH]):
+        say(f"only the page is in another language than English, which {', '.join(others)} are in")
+    say(f"the report is {written[0]}")

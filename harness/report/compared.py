@@ -14,7 +14,7 @@ from rich.table import Table
 
 from harness.comparison import Compared
 from harness.verdict import Comparison, Verdict, Weighed
-from harness.wording import NONE, Words, line, listed, plain, quantity
+from harness.wording import NONE, Words, count_launches, line, listed, plain, quantity
 
 MARKS = {"regressed": "❌", "improved": "✅", "unchanged": "", "undecided": "❔"}
 NOTABLE: tuple[Verdict, ...] = ("regressed", "undecided", "improved")
@@ -36,7 +36,7 @@ def first_line(compared: Compared) -> str:
         told = listed(Words("{count} {verdict}", count=count, verdict=verdict) for count, verdict in counts if count)
         words = Words("Nothing regressed: {counts}", counts=told)
     if compared.head_failed:
-        return Words("{told}. {count} launches of the head failed", told=words, count=compared.head_failed)
+        return Words("{told}. {launches} of the head failed", told=words, launches=count_launches(compared.head_failed))
     return words
 
 
@@ -133,7 +133,7 @@ def _case(each: Comparison) -> ET.Element:
 
 def _failed(target: str, workload: str, failed: int) -> ET.Element:
     case = _named(target, workload, "launches")
-    ET.SubElement(case, "error", message=f"{failed} launches of the head failed", type="failed")
+    ET.SubElement(case, "error", message=f"{count_launches(failed)} of the head failed", type="failed")
     return case
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.doubts import Launches
 from harness.model import TargetRecord
 from harness.stats.estimate import Ratio, ratio_interval
-from harness.wording import Words, factor, line, listed, ran, times
+from harness.wording import Words, count_launches, factor, line, listed, ran, times
 
 if TYPE_CHECKING:
     from harness.report.summary import Campaign
@@ -121,7 +121,7 @@ def launches(measured: int, failed: int) -> Words:
     """How many there were."""
     if failed:
         return Words("{ok} successful and {failed} failed launches", ok=measured, failed=failed)
-    return Words("1 launch") if measured == 1 else Words("{count} launches", count=measured)
+    return count_launches(measured)
 
 
 def footing(campaign: Campaign, workload: str, metric: str) -> Words | None:

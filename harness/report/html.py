@@ -17,7 +17,7 @@ from harness.report.summary import Campaign, Failed, Summary, counted
 from harness.report.tables import About, Table
 from harness.stats.estimate import CONFIDENCE
 from harness.store import Result
-from harness.wording import NONE, Labels, Words, line, listed, quantity
+from harness.wording import NONE, Labels, Words, count_cpus, line, listed, quantity
 
 KINDS = ("pss", "rss", "uss")
 MOST_LAUNCHES = 500
@@ -140,11 +140,11 @@ def _under(summary: Summary) -> Iterator[tuple[Words, int, Words | None]]:
             yield _of_campaign(summary, campaign, told), number, None
         cpu = campaign.host.gating.get("cpu model")
         told = Words(
-            "{launches} on {started}; {cpu}, {cores} CPUs, Linux {kernel}.",
+            "{launches} on {started}; {cpu}, {cpus}, Linux {kernel}.",
             launches=findings.launches(campaign.measured, campaign.failed),
             started=campaign.started[:10],
             cpu=particulars.told(cpu) if cpu else NONE,
-            cores=particulars.told(campaign.host.gating.get("cores", NONE)),
+            cpus=count_cpus(particulars.told(cores) if (cores := campaign.host.gating.get("cores", NONE)) != 1 else 1),
             kernel=particulars.told(campaign.host.gating.get("kernel", NONE)),
         )
         count = len(campaign.warnings)

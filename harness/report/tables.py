@@ -74,10 +74,9 @@ def headline(summary: Summary) -> Table:
         for (who, reason), metrics in missing.items()
     ]
     starts = Words("Cold start") if all(campaign.cold for campaign in summary.campaigns) else Words("Start-up")
-    against = Words("Against {reference}", reference=_reference(summary))
     return Table(
         Words("At a glance"),
-        (*columns, Words("Target"), starts, against, *HEADLINES.values()),
+        (*columns, Words("Target"), starts, _against(summary), *HEADLINES.values()),
         tuple(rows),
         (*notes, *_legend(summary)),
         about=tuple(about),
@@ -201,9 +200,12 @@ def _cell(row: Row) -> tuple[str, str]:
     return (row.target, row.workload)
 
 
-def _reference(summary: Summary) -> str:
-    names = {campaign.reference for campaign in summary.campaigns}
-    return names.pop() or Words("nothing") if len(names) == 1 else Words("the reference")
+def _against(summary: Summary) -> Words:
+    """Return the heading of the ratios: `Against host`, or `Ratio` where no campaign has a reference target."""
+    names = {campaign.reference for campaign in summary.campaigns if campaign.reference}
+    if not names:
+        return Words("Ratio")
+    return Words("Against {reference}", reference=names.pop() if len(names) == 1 else Words("the reference"))
 
 
 def _legend(summary: Summary) -> Sequence[str]:

@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from harness import bundle as bundles
-from harness import workloads
+from harness import pace, workloads
 from harness.backends import Backend, Image, Instance, Options, Part, Unseen
 from harness.bundle import Bundle
 from harness.command import find, run, version_of
@@ -24,6 +24,7 @@ from harness.errors import BadInput, Unavailable
 from harness.ledger import Ledger
 from harness.model import Accelerated, Applied, Group, Limits, Plan
 from harness.process import tail
+from harness.steps import step
 from harness.vm import acceleration, bootdisk, guest, kvm, machine, profile, vmlinux
 from harness.vm.acceleration import Ask
 from harness.vm.guest import GuestKernel
@@ -36,7 +37,9 @@ OVERLAY = "overlay.qcow2"
 backing file: only if the path matches /**.qcow{,2}, /**.img, /**/disk{,.*} or the like, which the base disk's does too
 (disk.ext4 of a bundle, disk of bootdisk.py). Source: src/security/apparmor/usr.lib.libvirt.virt-aa-helper.in."""
 SAVE_TIMEOUT = 180.0
-"""Seconds that a guest which is to be saved may take to be ready."""
+"""Seconds, at least, that a guest which is to be saved may take to be ready: three times that of a launch."""
+EMULATED = 4
+"""Under software emulation a guest may take this multiple of the time."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,9 @@ class VmBackend(Backend):
     @cached_property
     def kernel(self) -> GuestKernel:
         return guest.kernel(self.plan.kernel, self.plan.modules)
+
+    def ready_factor(self) -> float:
+        return super().ready_factor() * (1 if self.accelerator == "kvm" else EMULATED)
 
     def version(self) -> str:
         """Of the emulator, by itself."""
@@ -253,9 +259,14 @@ class VmBackend(Backend):
         with self.ledger.holding_folder() as folder:
             memory = folder / "memory"
             self.refresh(image)
-            with Doorbell(folder) as bell, self.launch(image, bell, bell.mark) as instance:
-                bell.wait_ready(SAVE_TIMEOUT)
-                bell.wait_facts(SAVE_TIMEOUT)
+            timeout = pace.deadline(SAVE_TIMEOUT, 3 * self.ready_factor())
+            with (
+                step("booting the guest that is saved"),
+                Doorbell(folder) as bell,
+                self.launch(image, bell, bell.mark) as instance,
+            ):
+                bell.wait_ready(timeout)
+                bell.wait_facts(timeout)
                 assert isinstance(instance, VirtualMachine)
                 saved = self.save(instance, memory)
                 shutil.copyfile(instance.folder / OVERLAY, folder / OVERLAY)

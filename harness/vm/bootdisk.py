@@ -45,7 +45,10 @@ def make(bundle: Bundle, kernel: GuestKernel, initramfs: Path, command_line: str
     def write(draft: Path) -> None:
         _write(draft, configuration, kernel.image, initramfs, bundle.disk())
 
-    return places.made_once(bundle.root.parent / f"full-disk-{key}", write) / DISK
+    return (
+        places.made_once(bundle.root.parent / f"full-disk-{key}", write, f"making the boot disk of {bundle.workload}")
+        / DISK
+    )
 
 
 def _write(draft: Path, configuration: str, kernel: Path, initramfs: Path, root: Path) -> None:
@@ -104,4 +107,4 @@ def grub() -> Path:
     def unpack(draft: Path) -> None:
         debian.unpack(["grub-common", "grub-pc-bin"], places.folder(draft) / "root")
 
-    return places.made_once(places.cache() / "grub", unpack) / "root"
+    return places.made_once(places.cache() / "grub", unpack, "downloading GRUB") / "root"

@@ -56,7 +56,9 @@ def kernel(image: str | None = None, modules: str | None = None) -> GuestKernel:
     version, digest = _inspect(Path(image))
     found = _modules(Path(modules), version) if modules is not None else Path("/lib/modules", version)
     # A copy: kernels in /boot may be for root's eyes only, and libvirt runs QEMU as another user.
-    copy = places.made_once(places.cache() / "kernels" / digest[:16], lambda draft: _copy(Path(image), draft))
+    copy = places.made_once(
+        places.cache() / "kernels" / digest[:16], lambda draft: _copy(Path(image), draft), "copying the kernel"
+    )
     return GuestKernel(copy, version, found if found.is_dir() else None, None, digest)
 
 
@@ -99,13 +101,19 @@ def initramfs(busybox: Path, guest: GuestKernel, wanted: Iterable[str], script: 
     parts = [busybox.read_bytes(), script.read_bytes(), *(module for _, module in modules)]
     key = hashlib.sha256("".join(hashlib.sha256(part).hexdigest() for part in parts).encode()).hexdigest()
     return places.made_once(
-        places.cache() / "initramfs" / f"{key[:16]}.cpio", lambda draft: _archive(busybox, script, modules, draft)
+        places.cache() / "initramfs" / f"{key[:16]}.cpio",
+        lambda draft: _archive(busybox, script, modules, draft),
+        "packing the initramfs",
     )
 
 
 def _debian() -> GuestKernel:
     """Debian's cloud kernel. Once fetched it stays, so that the guests of two campaigns run the same one."""
-    place = places.made_once(places.cache() / "kernels" / f"debian-cloud-{_short(' '.join(KEPT))}", _fetch)
+    place = places.made_once(
+        places.cache() / "kernels" / f"debian-cloud-{_short(' '.join(KEPT))}",
+        _fetch,
+        "downloading Debian's guest kernel",
+    )
     about = json.loads((place / "kernel.json").read_text())
     return GuestKernel(
         image=place / "vmlinuz",

@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import re
+import signal
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import places, signals
+from harness import pace, places, signals
 from harness.bundle import Bundle
 from harness.command import version_of
 from harness.doorbell import Doorbell
@@ -28,35 +29,61 @@ DEVICE = Path("/dev/kvm")
 MEMORY = 256 * 2**20
 LEAST_DEADLINE = 5.0
 """Seconds. KVM that works boots this guest in one or two on an ordinary machine."""
-STARTS = 40
-"""So many times what QEMU takes to start at all is a guest waited for: a slow machine is given longer."""
+DEADLINE_FACTOR = 1000
+"""Of pace.deadline. It is ten times that of other deadlines: where KVM is nested, an exit of the guest is slow."""
 STOPPED = "KVM internal error"
+PASSING = re.compile("cannot allocate memory|busy|no space left|temporarily|too many open files", re.IGNORECASE)
+"""QEMU's words for a failure of this moment, which proves nothing about KVM."""
+CACHED = "2"
+"""The version of a cached verdict; raise it where older ones must not be used."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """reason: one line. hint: what would change it."""
+    """reason: one line. hint: how to change it. definite: whether it holds until the machine boots again."""
 
     works: bool
     reason: str
     hint: str = ""
+    definite: bool = True
+
+
+class _Passing(Exception):
+    """Carry a verdict that is not definite past the cache."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+_passing: dict[str, Verdict] = {}
+"""Verdicts of this process that are not definite: one campaign probes once, for all of its machines."""
 
 
 def verdict(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle) -> Verdict:
     """Whether this guest kernel boots under this QEMU with KVM, where there is no `refusal`.
 
-    A boot decides for as long as the machine is up.
+    A definite verdict is cached until the machine boots again. One of a guest that was too slow, or of a QEMU that
+    lacked memory, is kept for this process only.
     """
     version = version_of(emulator)
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    told = [boot_id, kernel.sha256, emulator, version, str(os.geteuid()), hello.sha256]
+    told = [CACHED, boot_id, kernel.sha256, emulator, version, str(os.geteuid()), hello.sha256]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def boot(draft: Path) -> None:
-        draft.write_text(json.dumps(asdict(_boot(ledger, emulator, kernel, hello, target))) + "\n")
+        found = _boot(ledger, emulator, kernel, hello, target)
+        if not found.definite:
+            raise _Passing(found)
+        draft.write_text(json.dumps(asdict(found)) + "\n")
 
     target = places.cache() / "kvm" / f"{key}.json"
-    return Verdict(**json.loads(places.made_once(target, boot).read_text()))
+    if key not in _passing:
+        try:
+            return Verdict(**json.loads(places.made_once(target, boot, "booting a guest under KVM").read_text()))
+        except _Passing as passing:
+            _passing[key] = passing.verdict
+    return _passing[key]
 
 
 def refusal() -> Verdict | None:
@@ -77,7 +104,6 @@ def _boot(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle, kep
         ours, theirs = inherited.pair()
         bell.attach(ours.fileno())
         log = folder / "qemu.log"
-        deadline = max(LEAST_DEADLINE, STARTS * _start(emulator, bell))
         arguments = [
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", f"{MEMORY}B"),
             *("-machine", "pc,accel=kvm", "-cpu", "host", "-kernel", str(kernel.image), "-initrd", str(initramfs)),
@@ -88,24 +114,34 @@ def _boot(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle, kep
         try:
             with qemu.started(ledger, ledger.name(), qemu.words(emulator, arguments), inherited, log) as child:
                 bell.watch(child.pidfd)
-                bell.wait_ready(deadline)
+                _wait_ready(bell)
         except ExitedBeforeReady:
-            return Verdict(False, f"QEMU ended under KVM: {said(tail(log))}", again)
-        except StartTimeout:
+            printed = tail(log)
+            definite = child.status() != -signal.SIGKILL and not PASSING.search(printed)  # KILL: of the OOM killer
+            return _failed(f"QEMU ended under KVM: {said(printed)}", again, definite=definite)
+        except StartTimeout as error:
             if STOPPED in tail(log):
-                return Verdict(False, f"the guest stopped under KVM: {said(tail(log))}", again)
-            return Verdict(False, f"no guest was ready under KVM within {deadline:.1f} s", again)
+                return _failed(f"the guest stopped under KVM: {said(tail(log))}", again)
+            return _failed(f"the guest was too slow under KVM: {error}", "", definite=False)
         except RunError as error:
             signals.check()
-            return Verdict(False, f"QEMU could not be started under KVM: {error}", again)
+            return _failed(f"QEMU could not be started under KVM: {error}", again, definite=False)
     return Verdict(True, "a guest booted to its doorbell under KVM")
 
 
-def _start(emulator: str, bell: Doorbell) -> float:
-    """Seconds that QEMU takes to start at all, and to end."""
-    began = bell.now()
-    version_of(emulator)
-    return bell.now() - began
+def _wait_ready(bell: Doorbell) -> None:
+    """Wait for READY. Raises StartTimeout, only after the machine was measured again: it may have become slower."""
+    bell.mark("requested")
+    try:
+        bell.wait_ready(pace.deadline(LEAST_DEADLINE, DEADLINE_FACTOR))
+    except StartTimeout:
+        pace.measure()
+        bell.wait_ready(pace.deadline(LEAST_DEADLINE, DEADLINE_FACTOR))
+
+
+def _failed(reason: str, hint: str, *, definite: bool = True) -> Verdict:
+    later = "run it once more, best while the machine does nothing else: this verdict is not kept"
+    return Verdict(False, reason, hint if definite else later, definite)
 
 
 def said(log: str) -> str:

@@ -12,12 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from harness import pace
 from harness.command import find
 from harness.errors import EngineError
 from harness.ledger import Ledger
 from harness.process import Child, spawn
 
-MONITOR_TIMEOUT = 60.0
+MONITOR_TIMEOUT, MONITOR_FACTOR = 60.0, 1500
+"""Of pace.deadline: for an answer of QEMU, and for the memory that it saves."""
 SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 """As libvirt has it."""
 
@@ -83,7 +85,8 @@ class Monitor:
         from qemu.qmp.legacy import QEMUMonitorProtocol
 
         self._qmp = QEMUMonitorProtocol(connection)
-        self._qmp.settimeout(MONITOR_TIMEOUT)
+        self._timeout = pace.deadline(MONITOR_TIMEOUT, MONITOR_FACTOR)
+        self._qmp.settimeout(self._timeout)
         try:
             self._ask(self._qmp.connect)
         except BaseException:
@@ -102,9 +105,9 @@ class Monitor:
             self.command("getfd", fdname="memory")
         self.command("migrate", uri="fd:memory")
         while True:
-            event = self._ask(lambda: self._qmp.pull_event(wait=MONITOR_TIMEOUT))
+            event = self._ask(lambda: self._qmp.pull_event(wait=self._timeout))
             if event is None:
-                raise EngineError(f"QEMU has not saved the machine within {MONITOR_TIMEOUT:g} s")
+                raise EngineError(f"QEMU has not saved the machine within {self._timeout:g} s")
             status = event["data"].get("status") if event["event"] == "MIGRATION" else None
             if status == "completed":
                 return

@@ -27,7 +27,8 @@ def unpacked(image: Path, sha256: str) -> Path:
     with image.open("rb") as content:
         if content.read(4) == ELF:
             return image
-    return places.made_once(places.cache() / "kernels" / f"vmlinux-{sha256[:16]}", lambda draft: _unpack(image, draft))
+    target = places.cache() / "kernels" / f"vmlinux-{sha256[:16]}"
+    return places.made_once(target, lambda draft: _unpack(image, draft), "unpacking the guest kernel")
 
 
 def _unpack(image: Path, draft: Path) -> None:
