@@ -141,7 +141,7 @@ def _is_writable(folder: Path) -> bool:
 def _not_delegated(top: Path, missing: list[str]) -> Refusal:
     names = " and ".join(missing)
     if set(missing) - set(cgroup.offered()):
-        return Refusal(f"the kernel does not offer the {names} controller to cgroup version 2", KERNEL_PARAMETERS)
+        return Refusal(f"the kernel does not offer cgroup version 2 a controller for {names}", KERNEL_PARAMETERS)
     have = ", ".join(_words(top / "cgroup.controllers")) or "no controller"
     return Refusal(f"only {have} delegated to {user_manager.user()}, not {names}", user_manager.DELEGATE)
 
