@@ -27,6 +27,10 @@ class Unavailable(WeighbridgeError):
         self.hint = hint
 
 
+class TransientFailure(Unavailable):
+    """An engine failed to start in a way that a second try may mend."""
+
+
 class RunError(WeighbridgeError):
     """One run failed. It is recorded as such, and the campaign goes on.
 

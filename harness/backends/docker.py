@@ -108,6 +108,7 @@ class Docker(Backend):
             raise Unavailable(told, "leave out store=, or see what the engine's version and daemon.json allow")
         profile = {
             "url": self.engine.url if self.engine.whose == "user" else "a socket of its own",
+            **({"context": self.engine.context} if self.engine.context else {}),
             "api": version["ApiVersion"],
             "runtime": self._runtime or about["DefaultRuntime"],
             "image store": self._store,
