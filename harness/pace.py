@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from statistics import median
 
 PROGRAM = (sys.executable, "-I", "-S", "-c", "")
 STARTS = 3
@@ -46,7 +45,7 @@ def measure() -> float:
     deadline of a busy one.
     """
     global _slowest
-    found = median(_start() for _ in range(STARTS))
+    found = sorted(_start() for _ in range(STARTS))[STARTS // 2]
     with _lock:
         _slowest = max(found, _slowest or 0.0)
         return _slowest

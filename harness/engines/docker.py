@@ -62,6 +62,13 @@ class DockerEngine:
     cgroup_parent: str | None = None
     context: str | None = None
 
+    @property
+    def systemd_slice(self) -> str:
+        """The slice of its containers under the systemd cgroup driver: that of its user, where it is rootless."""
+        address = urlparse(self.url)
+        owner = Path(address.path).stat().st_uid if address.scheme == "unix" else 0
+        return f"user.slice/user-{owner}.slice/user@{owner}.service/user.slice" if owner else "system.slice"
+
     def daemons(self) -> list[int] | Unseen:
         """The host's pids of its daemons; of an engine that is not ours, the one that serves its socket."""
         if self.name is not None:
