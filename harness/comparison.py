@@ -12,6 +12,7 @@ import numpy as np
 from harness import comparable, doubts, meters
 from harness.errors import BadInput, Incomparable
 from harness.gate import Gate, Threshold
+from harness.metrics import OF_IMAGE
 from harness.model import Plan, Run, Side, headline
 from harness.plan import sides
 from harness.stats.compare import ALPHA
@@ -20,9 +21,6 @@ from harness.verdict import Comparison, Question, Verdict, Weighed, judge
 from harness.wording import Words, line, short_label
 
 Design = Literal["interleaved", "campaigns"]
-OF_THE_IMAGE = "disk.shared"
-"""Weighed once, when an image is made ready: no sample of launches, but what it is."""
-
 Key = tuple[str, str]
 """A workload and a target."""
 Values = Mapping[str, Mapping[int, float]]
@@ -185,8 +183,9 @@ def _by_round(metric: str, runs: Iterable[Run]) -> dict[int, float]:
 
 def _of_image(result: Result, key: Key, side: Side | None) -> dict[str, dict[int, float]]:
     images = (image for image in result.images if (image.workload, image.target, image.side) == (*key, side))
-    weighed = next((headline(image.samples, OF_THE_IMAGE) for image in images), None)
-    return {OF_THE_IMAGE: {} if weighed is None else {0: weighed}}
+    samples = next((image.samples for image in images), [])
+    weighed = {metric: headline(samples, metric) for metric in OF_IMAGE}
+    return {metric: {} if value is None else {0: value} for metric, value in weighed.items()}
 
 
 def _compared(
@@ -256,7 +255,7 @@ def _question(
         head=weighed[1],
         rounds=(known[0][0] if known[0] else {}, known[1][0] if known[1] else {}) if paired else None,
         campaigns=(medians[0], medians[1]),
-        exact=paired and metric == OF_THE_IMAGE,
+        exact=paired and metric in OF_IMAGE,
     )
 
 

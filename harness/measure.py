@@ -177,12 +177,16 @@ def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
     """What an instance costs at rest; CPU for at least REST seconds."""
     weighed = _settled(bell, instance)
     began, before = bell.now(), cpu.read(instance)  # /init has done all that it does
-    samples = [*weighed, *memory.charged(instance), *disk.weigh("disk.instance", instance.parts())]
+    on_disk = disk.weigh("disk.instance", instance.parts())
+    samples = [*weighed, *memory.charged(instance), *on_disk]
     samples += meters.weigh(instance)
     _stay(bell, REST - (bell.now() - began))
     if killed := cgroup.out_of_memory(instance.cgroups()):
         raise RunError(f"the kernel killed {killed} of its processes for want of memory")
-    return samples + cpu.rest(before, cpu.read(instance), bell.now() - began)
+    samples += cpu.rest(before, cpu.read(instance), bell.now() - began)
+    if any(sample.value is None for sample in on_disk):  # afterwards: the engine works to compute them
+        samples += disk.reported("disk.reported_instance", instance.reported())
+    return samples
 
 
 def _stay(bell: Doorbell, seconds: float) -> None:

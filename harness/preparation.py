@@ -141,7 +141,10 @@ class Preparation:
         except Exception as error:
             self._is_unavailable(target, error)
             return None
-        self._append(ImageRecord(target, workload, disk.weigh("disk.shared", image.parts), self.side, failure))
+        samples = disk.weigh("disk.shared", image.parts)
+        if any(sample.value is None for sample in samples):
+            samples += disk.reported("disk.reported_shared", image.reported)
+        self._append(ImageRecord(target, workload, samples, self.side, failure))
         return Cell(target, workload, engine, image, self.side)
 
     def _is_unavailable(self, target: str, error: Exception) -> None:

@@ -168,6 +168,14 @@ def parents(pids: Sequence[int]) -> dict[int, int]:
     return found
 
 
+def process_tree(pid: int) -> list[int]:
+    """Return a process and its descendants; an empty list where it has ended."""
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def outermost(pids: Sequence[int]) -> tuple[int, int]:
     """A container's first process, and its parent outside, the shim. Raises ProcessLookupError where it has ended.
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from harness import cgroup, mounts
 from harness.backends import DOORBELL, environment
-from harness.backends.docker import INIT, Docker, DockerImage, remove_container
+from harness.backends.docker import INIT, Docker, DockerImage
+from harness.backends.docker_release import remove_container
 from harness.bundle import Bundle
 from harness.command import find, run
 from harness.doorbell import Doorbell, timed_window

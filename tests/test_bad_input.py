@@ -260,7 +260,7 @@ def test_no_engine_at_all(place: Ground, tmp_path: Path) -> None:
     )
     assert said.code == NOTHING_RAN
     [absent, summary] = said.told
-    assert "no Docker engine answers" in absent
+    assert "there is no Docker socket" in absent
     assert "Try: " in absent
     assert "0 runs" in summary
     [record] = read(place.folder / "none.jsonl").unavailable

@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker as sdk
@@ -23,6 +22,7 @@ from harness.errors import Unavailable
 from harness.ledger import Ledger, remove_folder
 from harness.model import Limits, Plan, headline
 from harness.store import Result, read
+from tests.dockers import visible_engine
 from tests.ground import Ground, ground
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def test_another_machines_engine_is_not_even_asked(
     monkeypatch.setattr(socket, "getaddrinfo", connect)
     refused = refusal(engines=engines)
     assert url in refused.reason
-    assert "--engines private" in refused.hint
+    assert "unset DOCKER_HOST" in refused.hint
+    assert ("--engines private" in refused.hint) == (os.geteuid() == 0)
 
 
 @pytest.mark.parametrize("engines", ["auto", "user"])
@@ -72,12 +73,13 @@ def test_an_engine_that_was_named_is_not_passed_over(
     place: Ground, monkeypatch: pytest.MonkeyPatch, engines: str
 ) -> None:
     """Where it does not answer nothing else is taken in its place."""
-    for path, told in ((f"{place.folder}/none.sock", "No such file"), (str(place.folder), "Connection refused")):
+    for path, told in ((f"{place.folder}/none.sock", "No such file"), (str(place.folder), "is not a socket")):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         refused = refusal(engines=engines)
         assert path in refused.reason
         assert told in refused.reason
-        assert "--engines private" in refused.hint
+        assert "unset DOCKER_HOST" in refused.hint
+        assert ("--engines private" in refused.hint) == (os.geteuid() == 0)
 
 
 def test_an_engine_that_hangs_up(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,17 +111,9 @@ def test_a_containers_first_process_is_not_the_one_of_the_lowest_number() -> Non
 
 @pytest.fixture(scope="module")
 def users_engine(place: Ground, engine_or_skip: EngineOrSkip) -> Iterator[DockerEngine]:
-    """A dockerd whose processes can be seen from here, as those of a user's engine can."""
-    inside = engine._dockerd
-
-    def visible(folder: Path, group: str) -> list[str]:
-        return [word for word in inside(folder, group) if word not in ("--pid", "--mount-proc")]
-
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger())
-        with engine_or_skip("docker"), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine, "_dockerd", visible)
-            running = stack.enter_context(engine._private_docker(ledger, {}))
+        with engine_or_skip("docker"):
+            running = stack.enter_context(visible_engine())
         lasting = stack.enter_context(pytest.MonkeyPatch.context())
         lasting.setenv("DOCKER_HOST", running.url)
         yield running

@@ -86,7 +86,8 @@ def test_it_is_a_success(weighed: Weighed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "reason", "hint"), [("host", "needs root", "userns-chroot"), ("docker", "needs root", "group docker")]
+    ("target", "reason", "hint"),
+    [("host", "needs root", "userns-chroot"), ("docker", "a private engine needs root", "sudo ")],
 )
 def test_what_needs_root_says_so_and_what_to_do(weighed: Weighed, target: str, reason: str, hint: str) -> None:
     """A Docker socket that this user may use would be used: then there is nothing to say."""

@@ -168,6 +168,65 @@ def test_what_could_not_be_had_is_a_dash_with_its_reason_and_never_zero(golden: 
         assert NONE in text and "not permitted" in text
 
 
+def members_of_the_docker_group(result: Result) -> Result:
+    """The result where PSS and files of Docker are for root alone, and the engine reports sizes."""
+
+    def unread(samples: list[Sample]) -> list[Sample]:
+        return [
+            Sample(s.metric, s.unit, None, s.group, s.part, "not permitted")
+            if s.metric in ("memory.pss", "disk.instance", "disk.shared")
+            else s
+            for s in samples
+        ]
+
+    def change(run: Run) -> Run:
+        if run.target != "docker":
+            return run
+        size = Sample("disk.reported_instance", "B", 8 * MIB, part="writable layer")
+        return msgspec.structs.replace(run, samples=[*unread(run.samples), size])
+
+    images = [
+        msgspec.structs.replace(
+            image,
+            samples=[*unread(image.samples), Sample("disk.reported_shared", "B", 3 * MIB, part="image")],
+        )
+        if image.target == "docker"
+        else image
+        for image in result.images
+    ]
+    return changed(result, change, images=images)
+
+
+def test_a_stand_in_is_shown_by_its_own_name_where_a_headline_could_not_be_read() -> None:
+    result = members_of_the_docker_group(full())
+    summary = summarize([result])
+    table = tables.headline(summary)
+    [cells] = [cells for cells in table.rows if cells[:2] == ("hello", "docker")]
+    assert cells[-3:] == (
+        "6.00 MiB charged [6.00, 6.00] n=7",
+        "8.00 MiB reported [8.00, 8.00] n=7",
+        "3.00 MiB reported n=1",
+    )
+    assert "charged" not in str([cells for cells in table.rows if "docker" not in cells])
+    assert [note for note in table.notes if note.startswith(("charged:", "reported:"))] == list(
+        tables.STAND_IN_NOTES.values()
+    )
+    (campaign,) = summary.campaigns
+    assert cell(campaign, "docker", "hello", "memory.pss").estimate is None
+    assert {row.target for row in campaign.rows if row.metric.startswith("disk.reported")} == {"docker"}
+    titles = {"Size of one more instance, as reported by the engine", "Size of the image, as reported by the engine"}
+    assert titles <= {cells[0] for cells in tables.metrics(campaign).rows}
+    for text in (shown(result, 200), markdown.render(summary), html.render(summary, [result])):
+        assert "charged" in text and "reported" in text
+    page = html.render(summary, [result])
+    assert "not permitted; 6.00 MiB charged [6.00, 6.00] n=7" in page
+
+
+def test_nothing_is_said_of_stand_ins_where_all_could_be_read() -> None:
+    table = tables.headline(summarize([full(2)]))
+    assert "charged" not in str(table) and "reported" not in str(table)
+
+
 def test_a_value_missing_from_some_runs_is_told_beside_the_estimate(golden: Result) -> None:
     some = changed(golden, lambda run: blind(run) if run.round == 2 else run)
     part = row(summarize([some]).campaigns[0], "namespace", "memory.pss")

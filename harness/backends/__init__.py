@@ -49,6 +49,8 @@ class Image:
     bundle: Bundle
     limits: Limits
     parts: tuple[Part, ...]
+    reported: Mapping[str, int | Unseen] = field(default_factory=dict, kw_only=True)
+    """Bytes by part as the engine reports them: used only where `parts` cannot be read."""
 
 
 class Instance(ABC):
@@ -72,6 +74,10 @@ class Instance(ABC):
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
         """What this one instance has on disk."""
+
+    def reported(self) -> Mapping[str, int | Unseen]:
+        """Return bytes by part as the engine reports them. Called only where parts() cannot be read."""
+        return {}
 
     @abstractmethod
     def log(self) -> str:

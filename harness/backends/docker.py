@@ -18,6 +18,7 @@ from docker.types import Mount
 
 from harness import cgroup
 from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, Unseen, docker_store, environment
+from harness.backends.docker_release import connect, remove_container, remove_image
 from harness.backends.docker_store import Store
 from harness.bundle import Bundle
 from harness.doorbell import Doorbell, Mark
@@ -26,11 +27,11 @@ from harness.engines.docker import DockerEngine
 from harness.errors import BadInput, EngineError, ExitedBeforeReady, Unavailable
 from harness.ledger import Ledger
 from harness.model import Applied, Group, Limits, Plan, TargetRecord
-from harness.process import END_TIMEOUT, outermost, parents
+from harness.process import END_TIMEOUT, outermost, parents, process_tree, told
 
-CALL_TIMEOUT = 60
 LOG_LINES = 50
 INIT = ("/init",)
+UNSEEN_PROCESSES = "the engine's processes are not visible from here: it runs in another PID namespace"
 WAIT = ("/bin/busybox", "sleep", "600")
 
 
@@ -58,18 +59,26 @@ class Container(Instance):
 
     def processes(self) -> Mapping[Group, list[int]]:
         """The shim is the parent of the container's first process, and in no control group of the container's."""
-        pids = cgroup.members(self._groups["memory"])
+        pids = cgroup.members(self._groups["memory"]) if self._groups else process_tree(self._pid)
         return {"workload": pids, "supervisor": sorted(set(parents(pids).values()) - set(pids))}
 
     def cgroups(self) -> Mapping[str, Path]:
         return self._groups
 
     def limits(self) -> Mapping[str, Applied]:
+        if not self._groups:
+            reason = "the engine makes no control groups (cgroup driver none)"
+            asked = {"cpus": self._limits.cpus, "memory": self._limits.memory}
+            return {name: Applied(value, None, reason=reason) for name, value in asked.items()}
         return cgroup.applied(self._groups, self._limits)
 
     def parts(self) -> tuple[Part, ...]:
         about = self._client.api.inspect_container(self._identity)
         return docker_store.container_parts(docker_store.layers(self._store, about, self._pid), about)
+
+    def reported(self) -> Mapping[str, int | Unseen]:
+        [about] = self._client.api.containers(all=True, size=True, filters={"id": self._identity})
+        return {"writable layer": docker_store.reported_size(about.get("SizeRw", 0))}
 
     def log(self) -> str:
         return _log(self._client, self._identity)
@@ -96,7 +105,7 @@ class Docker(Backend):
         wanted = self.options.get("store")
         features = {} if wanted is None else {"containerd-snapshotter": wanted == "containerd"}
         self.engine: DockerEngine = self._stack.enter_context(engine.find(self.plan, self.ledger, features))
-        self._client = self._stack.enter_context(_client(self.engine.url))
+        self._client = self._stack.enter_context(connect(self.engine.url))
         version, about = self._client.version(), self._client.info()
         if self._runtime and self._runtime not in about["Runtimes"]:
             told = ", ".join(sorted(about["Runtimes"]))
@@ -108,6 +117,7 @@ class Docker(Backend):
             raise Unavailable(told, "leave out store=, or see what the engine's version and daemon.json allow")
         profile = {
             "url": self.engine.url if self.engine.whose == "user" else "a socket of its own",
+            **({"context": self.engine.context} if self.engine.context else {}),
             "api": version["ApiVersion"],
             "runtime": self._runtime or about["DefaultRuntime"],
             "image store": self._store,
@@ -134,7 +144,8 @@ class Docker(Backend):
             about = self._client.api.inspect_image(name)
             if about["Size"] == 0:
                 raise EngineError(f"the engine imported nothing: {answer.strip()}")
-            image = DockerImage(bundle, limits, (), name)
+            reported = {"image": docker_store.reported_size(about["Size"])}
+            image = DockerImage(bundle, limits, (), name, reported=reported)
             yield replace(image, parts=self._shared(image))
 
     @contextmanager
@@ -147,7 +158,7 @@ class Docker(Backend):
             groups = self._groups(identity)
             with ExitStack() as stack:
                 try:
-                    first, shim = outermost(cgroup.members(groups["memory"]) if groups else [])
+                    first, shim = self._outermost(identity, groups)
                     pidfd = stack.enter_context(_pidfd(first))
                     shim_pidfd = stack.enter_context(_pidfd(shim))
                 except ProcessLookupError:
@@ -186,19 +197,22 @@ class Docker(Backend):
                     pid = None
                     if self._store == "containerd":  # it tells of a running one only
                         self._client.api.start(identity)
-                        pid, _ = outermost(cgroup.members(self._groups(identity)["memory"]))
+                        pid, _ = self._outermost(identity, self._groups(identity))
                     found = docker_store.layers(self._store, self._client.api.inspect_container(identity), pid)
                     return docker_store.image_parts(found, self._client.api.inspect_image(image.name))
             except sdk.errors.APIError as error:
                 hint = "ask for what this engine can give"
                 if str(bell.fifo) in str(error.explanation):
-                    hint = "name a folder that the engine sees by WEIGHBRIDGE_STATE, or give --engines private"
+                    hint = "name a folder that the engine sees by WEIGHBRIDGE_STATE"
+                    hint += ", or give --engines private" if os.geteuid() == 0 else ""
                 raise Unavailable(f"the engine cannot make a container: {error.explanation}", hint) from error
 
     def _groups(self, identity: str) -> dict[str, Path]:
         """The container's control groups, found by its own: a pid may be of the engine's PID namespace, not ours."""
         if self.engine.cgroup_parent is not None:
             return self._expected_groups(identity)
+        if self._groups_by == "none":  # a rootless engine to which no control group is delegated
+            return {}
         pid = self._client.api.inspect_container(identity)["State"]["Pid"]
         try:
             groups = cgroup.of_process(pid) if pid else {}
@@ -207,61 +221,29 @@ class Docker(Backend):
         if identity in str(groups.get("memory")):
             return groups
         if self._client.api.inspect_container(identity)["State"]["Running"]:
-            raise EngineError("the engine's processes are not visible from here: it runs in another PID namespace")
+            raise EngineError(UNSEEN_PROCESSES)
         return {}  # it has ended
+
+    def _outermost(self, identity: str, groups: Mapping[str, Path]) -> tuple[int, int]:
+        """The host's pids of the first process and of the shim. Raises ProcessLookupError where it has ended."""
+        if groups or self._groups_by != "none":
+            return outermost(cgroup.members(groups["memory"]) if groups else [])
+        first = self._client.api.inspect_container(identity)["State"]["Pid"]
+        shim = parents([first] if first else []).get(first)
+        if shim is None:
+            raise ProcessLookupError
+        if identity.encode() not in told(shim, "cmdline"):
+            raise EngineError(UNSEEN_PROCESSES)
+        return first, shim
 
     def _expected_groups(self, identity: str) -> dict[str, Path]:
         """Where the engine makes a container's control groups, so far as it keeps to its defaults."""
         parent = self.engine.cgroup_parent or "docker"
-        place = f"system.slice/docker-{identity}.scope" if self._groups_by == "systemd" else f"{parent}/{identity}"
+        place = f"{parent}/{identity}"
+        if self._groups_by == "systemd":
+            place = f"{self.engine.systemd_slice}/docker-{identity}.scope"
         tops = {name: cgroup.hierarchy(name) for name in ("cpu", "cpuacct", "memory")}
         return {name: top / place for name, top in tops.items() if top}
-
-
-def remove_container(url: str, name: str, private: bool) -> None:
-    """Removes a container by name; none there is fine, and so is a private engine that is gone with all it had."""
-    with _reached(url, private) as client:
-        if client is not None:
-            try:
-                client.api.remove_container(name, force=True, v=True)
-            except sdk.errors.NotFound:
-                return
-
-
-def remove_image(url: str, name: str, private: bool) -> None:
-    """Removes an image by name, under the same conditions as remove_container."""
-    with _reached(url, private) as client:
-        if client is not None:
-            try:
-                client.api.remove_image(name, force=True)
-            except sdk.errors.NotFound:
-                return
-
-
-@contextmanager
-def _client(url: str) -> Iterator[sdk.DockerClient]:
-    client = sdk.DockerClient(base_url=url, timeout=CALL_TIMEOUT)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-@contextmanager
-def _reached(url: str, private: bool) -> Iterator[sdk.DockerClient | None]:
-    """A client; None where a private engine is gone, or goes while it is asked."""
-    with ExitStack() as stack:
-        try:
-            client = stack.enter_context(_client(url))
-        except sdk.errors.DockerException:
-            if not private:
-                raise
-            client = None
-        try:
-            yield client
-        except requests.ConnectionError:
-            if not private:
-                raise
 
 
 @contextmanager

@@ -46,10 +46,19 @@ def layers(store: Store | None, about: Mapping[str, Any], pid: int | None) -> La
         own = Path(data["UpperDir"]).parent
         lowers = [Path(lower).parent for lower in data["LowerDir"].split(":")]
         return Layers(own, lowers[0], tuple(lowers[1:]))
-    if store == "containerd" and pid is not None and (mounted := _root_of(pid)):
+    try:
+        mounted = _root_of(pid) if store == "containerd" and pid is not None else None
+    except PermissionError:
+        return Unseen(f"not permitted to read /proc/{pid}/mountinfo")
+    if mounted:
         upper, lowers = mounted
         return Layers(upper.parent, lowers[0].parent, tuple(lower.parent for lower in lowers[1:]))
     return Unseen("this engine keeps its images in a store whose folders it does not tell")
+
+
+def reported_size(size: int) -> int | Unseen:
+    """A size from the Engine API, in apparent bytes; negative where the engine could not compute it."""
+    return size if size >= 0 else Unseen("the engine could not compute its size")
 
 
 def image_parts(found: Layers | Unseen, about: Mapping[str, Any]) -> tuple[Part, ...]:
@@ -60,7 +69,10 @@ def image_parts(found: Layers | Unseen, about: Mapping[str, Any]) -> tuple[Part,
     snapshots = next((place for place in found.own.parents if place.name.startswith(SNAPSHOTTER)), None)
     if snapshots is None:
         return parts
-    blobs = tuple(_blobs(snapshots.parent / CONTENT, about["Id"].removeprefix("sha256:")))
+    try:
+        blobs = tuple(_blobs(snapshots.parent / CONTENT, about["Id"].removeprefix("sha256:")))
+    except PermissionError as error:
+        return (*parts, Part("content", Unseen(f"{error.filename}: {error.strerror}")))
     return (*parts, Part("content", blobs or Unseen("the image's blobs are not where containerd keeps them")))
 
 

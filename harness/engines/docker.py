@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,19 +18,22 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
-import docker as sdk
-
-from harness import cgroup
+from harness import cgroup, pace
 from harness.backends import Unseen
 from harness.command import find as find_program
-from harness.engines import SOCKET_PATH_LIMIT, last_cause, last_line, program, serving
-from harness.errors import Unavailable
+from harness.engines import SOCKET_PATH_LIMIT, last_line, program, serving
+from harness.engines.docker_contact import reach, service
+from harness.engines.docker_endpoint import choose
+from harness.errors import TransientFailure, Unavailable
 from harness.ledger import Ledger
 from harness.model import Plan
 from harness.process import Child, named, spawn, tail
 
-DOCKER_SOCKET = "/var/run/docker.sock"
-START_TIMEOUT = 60.0
+START_FLOOR = 60.0
+START_FACTOR = 1500.0
+"""Of the deadline by which a private dockerd is ready: see pace.deadline."""
+TRANSIENT = re.compile("timeout|timed out|deadline exceeded|temporarily", re.IGNORECASE)
+"""In the last line of dockerd's log where another start may succeed."""
 DAEMONS = ("dockerd", "containerd")
 
 # A tmpfs on /run, where dockerd, containerd and the shims keep their sockets: whatever they leave goes with it.
@@ -47,12 +51,23 @@ exec "$@"
 
 @dataclass(frozen=True)
 class DockerEngine:
-    """A Docker engine that answers at `url`. cgroup_parent: of its containers, where we chose it."""
+    """A Docker engine that answers at `url`.
+
+    cgroup_parent: of its containers, where we chose it. context: the Docker context that has the URL, if one has.
+    """
 
     url: str
     whose: Literal["private", "user"]
     name: str | None = None
     cgroup_parent: str | None = None
+    context: str | None = None
+
+    @property
+    def systemd_slice(self) -> str:
+        """The slice of its containers under the systemd cgroup driver: that of its user, where it is rootless."""
+        address = urlparse(self.url)
+        owner = Path(address.path).stat().st_uid if address.scheme == "unix" else 0
+        return f"user.slice/user-{owner}.slice/user@{owner}.service/user.slice" if owner else "system.slice"
 
     def daemons(self) -> list[int] | Unseen:
         """The host's pids of its daemons; of an engine that is not ours, the one that serves its socket."""
@@ -64,44 +79,37 @@ class DockerEngine:
 
 @contextmanager
 def find(plan: Plan, ledger: Ledger, features: Mapping[str, bool]) -> Iterator[DockerEngine]:
-    """The user's engine where one answers, else a private one with these features. Raises Unavailable."""
-    if plan.engines != "private":
-        url = _users_docker(plan.docker_host or os.environ.get("DOCKER_HOST"), must=plan.engines == "user")
-        if url is not None:
-            yield DockerEngine(url, "user")
-            return
+    """The user's engine where one can be used, else a private one with these features. Raises Unavailable."""
+    engine = None if plan.engines == "private" else _users_docker(plan)
+    if engine is not None:
+        yield engine
+        return
     with _private_docker(ledger, features) as engine:
         yield engine
 
 
-def _users_docker(named_host: str | None, must: bool) -> str | None:
-    """The URL of an engine that answers. named_host: as in DOCKER_HOST, and never passed over in silence."""
-    url = named_host or f"unix://{DOCKER_SOCKET}"
-    address = urlparse(url)
-    if address.scheme != "unix" and address.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise Unavailable(
-            f"DOCKER_HOST={url} is another machine, which cannot share the doorbell",
-            "unset DOCKER_HOST, or give --engines private",
-        )
+def _users_docker(plan: Plan) -> DockerEngine | None:
+    """The user's engine; None where a private one may take its place. One that was named is never passed over."""
+    endpoint = None
     try:
-        client = sdk.DockerClient(base_url=url, timeout=10)
-        client.ping()
-        client.close()
-    except (sdk.errors.DockerException, OSError) as error:
-        if named_host or must:
-            hint = "start it, see that you may use its socket, or give --engines private"
-            raise Unavailable(f"no Docker engine answers at {url}: {last_cause(error)}", hint) from error
+        endpoint = choose(plan.docker_host)
+        reach(endpoint)
+    except Unavailable as error:
+        if plan.engines == "user":
+            raise
+        if os.geteuid() != 0:
+            raise Unavailable(f"{error.reason}, and a private engine needs root", error.hint) from error
+        if endpoint is None or endpoint.choice is not None:
+            raise
         return None
-    return url
+    return DockerEngine(endpoint.url, "user", context=endpoint.context)
 
 
 @contextmanager
 def _private_docker(ledger: Ledger, features: Mapping[str, bool]) -> Iterator[DockerEngine]:
     if os.geteuid() != 0:
-        raise Unavailable(
-            f"no Docker engine answers at {DOCKER_SOCKET}, and a private one needs root",
-            "run as root, or see that you may use the Docker socket (group docker, or DOCKER_HOST)",
-        )
+        reason = "a private Docker engine needs root, and yours was not asked because of --engines private"
+        raise Unavailable(reason, "leave out --engines private, or run as root")
     find_program("iptables", "iptables")
     name, group = ledger.name(), ledger.name()
     with (
@@ -134,11 +142,16 @@ def _dockerd(folder: Path, group: str) -> list[str]:
 
 
 def _wait_until_ready(notify: socket.socket, child: Child) -> None:
-    """dockerd tells that it is ready by sd_notify(3). Raises Unavailable where it dies or takes too long."""
+    """Wait until dockerd is ready, of which it informs by sd_notify(3). Raises Unavailable."""
+    began = time.monotonic()
     while True:
-        heard = select.select([notify.fileno(), child.pidfd], [], [], START_TIMEOUT)[0]
-        if notify.fileno() in heard and b"READY=1" in notify.recv(4096).split(b"\n"):
+        readable = pace.wait_readable([notify.fileno(), child.pidfd], START_FLOOR, START_FACTOR)
+        if notify.fileno() in readable and b"READY=1" in notify.recv(4096).split(b"\n"):
             return
-        if notify.fileno() not in heard:
-            how = "ended" if heard else f"was not ready within {START_TIMEOUT:g} s"
-            raise Unavailable(f"a private dockerd {how}: {last_line(tail(child.log))}", "see `weighbridge doctor`")
+        if notify.fileno() not in readable:
+            log = tail(child.log)
+            how = "ended" if readable else f"was not ready within {time.monotonic() - began:.0f} s"
+            reason = f"a private dockerd {how}: {last_line(log)}"
+            if not readable or TRANSIENT.search(last_line(log)):
+                raise TransientFailure(reason, f"run the command again, or use the system's engine: {service('start')}")
+            raise Unavailable(reason, f"use the system's engine: {service('start')}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.backends import Part, Unseen
@@ -17,6 +17,16 @@ from harness.model import Sample
 def weigh(metric: str, parts: Sequence[Part]) -> list[Sample]:
     """One sample a part, in bytes; null with the reason where a part cannot be read."""
     return [_sample(metric, part) for part in parts]
+
+
+def reported(metric: str, sizes: Mapping[str, int | Unseen]) -> list[Sample]:
+    """One sample a part from the sizes that an engine reports, in bytes; null with the reason where it reports none."""
+    return [
+        Sample(metric, "B", None, part=part, reason=size.reason)
+        if isinstance(size, Unseen)
+        else Sample(metric, "B", size, part=part)
+        for part, size in sizes.items()
+    ]
 
 
 def allocated(*paths: Path) -> int:

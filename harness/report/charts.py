@@ -10,12 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from harness.metrics import METRICS
-from harness.report import axis
+from harness.report import axis, tables
 from harness.report.axis import Axis
 from harness.report.looks import HATCHES, Look, looks
 from harness.report.rows import Row
 from harness.report.summary import Summary
-from harness.wording import Words, interval, quantity, times
+from harness.wording import Words, interval, listed, quantity, times
 
 MOST_POINTS = 300
 """So many launches of one row are drawn; of more, evenly by rank."""
@@ -137,17 +137,20 @@ def _bars(summary: Summary, metric: str, title: str, scale: str, in_time: bool =
 
 
 def _line(summary: Summary, row: Row, strip: Strip | None, segments: Sequence[Segment] = ()) -> Line:
-    estimate = row.estimate
-    reference = next(each.reference for each in summary.campaigns if each.id == row.campaign) == row.target
+    estimate, reason = row.estimate, row.reason
+    campaign = next(each for each in summary.campaigns if each.id == row.campaign)
+    rows = tables.by_metric(campaign, row) if estimate is None else {}
+    if reason and tables.stand_in(row, rows):
+        reason = listed([reason, tables.value_or_stand_in(row, rows)], "{some}; {more}")
     return Line(
         campaign=campaign_of(summary, row),
         target=row.target,
         ran=ran_of(row),
         value="" if estimate is None else quantity(estimate.median, row.unit),
         spread="" if estimate is None else interval(estimate, row.unit),
-        ratio="" if row.ratio is None or reference else times(row.ratio),
+        ratio="" if row.ratio is None or campaign.reference == row.target else times(row.ratio),
         failed=row.failed,
-        reason=row.reason,
+        reason=reason,
         strip=strip,
         segments=tuple(segments),
     )

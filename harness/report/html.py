@@ -224,11 +224,12 @@ def _matrices(summary: Summary) -> Iterator[tuple[Table, list[str]]]:
         workload = findings.first_workload(campaign)
         costs = []
         for metric in findings.METRICS:
-            mine = {row.target: row for row in campaign.rows if (row.workload, row.metric) == (workload, metric)}
+            rows = [row for row in campaign.rows if (row.workload, row.metric) == (workload, metric)]
+            mine = {row.target: tables.value_or_stand_in(row, tables.by_metric(campaign, row)) for row in rows}
             told = Words(
                 "{name}: {about}", name=Words(METRICS[metric].title), about=Words("with {workload}", workload=workload)
             )
-            costs.append((told, *(tables.value(mine[target]) if target in mine else NONE for target in targets)))
+            costs.append((told, *(mine.get(target, NONE) for target in targets)))
         nothing = tuple(None for _ in targets)
         yield (
             replace(content, rows=(*costs, *content.rows), marks=(*(nothing for _ in costs), *content.marks)),

@@ -8,6 +8,7 @@ from itertools import product
 
 from harness import meters
 from harness.doubts import Launches
+from harness.metrics import OF_IMAGE
 from harness.model import Run
 from harness.report.series import NOTHING, Alike, Piece, Series, put_together, sampled, started
 from harness.stats.estimate import Estimate, Ratio, median_interval, ratio_interval
@@ -16,10 +17,12 @@ from harness.wording import Labels, Words, line
 
 SAMPLED = (
     "memory.pss", "memory.rss", "memory.uss", "memory.charged", "cpu.start", "cpu.rest", "disk.instance",
-    "cache.resident",
+    "disk.reported_instance", "cache.resident",
 )  # fmt: skip
-ROWS = ("startup.total", *SAMPLED, "disk.shared")
-OPTIONAL = ("memory.charged", "cpu.start", "cpu.rest", "cache.resident")
+REPORTED = ("disk.reported_instance", "disk.reported_shared")
+"""No row for a target whose files could be read: its engine was not asked."""
+ROWS = ("startup.total", *SAMPLED, *OF_IMAGE)
+OPTIONAL = ("memory.charged", "cpu.start", "cpu.rest", "cache.resident", *REPORTED)
 """No row where no run of the campaign has any: older results, and starts that are not cold."""
 REFERENCES = ("host", "userns-chroot")
 
@@ -72,7 +75,8 @@ def rows(
     ran = {target for (_, target), runs in ok.items() if runs}
     reference = next((target for target in REFERENCES if target in ran), None)
     alike = {cell: put_together([run.samples for run in runs]) for cell, runs in ok.items()}
-    units = {sample.metric: sample.unit for each in alike.values() for one in each for sample in one.samples[0]}
+    units = {sample.metric: sample.unit for image in result.images for sample in image.samples}
+    units |= {sample.metric: sample.unit for each in alike.values() for one in each for sample in one.samples[0]}
     wanted = [metric for metric in ROWS if metric in units or metric not in OPTIONAL]
     wanted += [metric for metric in units if metric not in ROWS]  # of meters of somebody else's
     made = []
@@ -80,6 +84,8 @@ def rows(
     for (cell, runs), metric in product(cells.items(), wanted):
         workload, target = cell
         series, zero = weighed[cell][metric], NOTHING
+        if metric in REPORTED and not series.pieces:
+            continue
         if reference and (workload, reference) in weighed:
             zero = weighed[workload, reference][metric]
         ratio = ratio_interval(series.by_round, zero.by_round)
@@ -91,7 +97,7 @@ def rows(
                 workload=line(workload),
                 metric=line(metric),
                 unit=line(meters.metric(metric, units.get(metric, "1")).unit),
-                failed=0 if metric == "disk.shared" else len(runs) - len(ok[cell]),
+                failed=0 if metric in OF_IMAGE else len(runs) - len(ok[cell]),
                 values=series.values,
                 estimate=median_interval(series.values) if series.values else None,
                 reason=_reason(series, metric),
@@ -115,7 +121,7 @@ def _weigh(
     found = {metric: sampled(metric, rounds, alike) for metric in wanted}
     return found | {
         "startup.total": started(runs),
-        "disk.shared": sampled("disk.shared", [0] * len(images), put_together(images)),
+        **{metric: sampled(metric, [0] * len(images), put_together(images)) for metric in OF_IMAGE},
     }
 
 
@@ -123,7 +129,7 @@ def _reason(series: Series, metric: str) -> str | None:
     """Why there is no value, or why there are fewer than launches; None where nothing is missing."""
     launches = len(series.values) + len(series.missing)
     if not launches:
-        return Words("the image was not weighed") if metric == "disk.shared" else Words("no measured run succeeded")
+        return Words("the image was not weighed") if metric in OF_IMAGE else Words("no measured run succeeded")
     if not series.missing:
         return None
     told = line(series.missing[0])

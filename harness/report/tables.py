@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from harness.metrics import METRICS, Metric
 from harness.report.rows import Row
 from harness.report.summary import Acceleration, Campaign, Failed, Limit, Summary
 from harness.stats.estimate import CONFIDENCE
-from harness.wording import COLD, NONE, Words, line, measured, quantity, times, unit
+from harness.wording import COLD, NONE, Words, interval, line, measured, quantity, times, unit
 
 COLUMNS = ("kind", "mode")
 """Pieces (Metric.by) that are the same everywhere, and so have a column each."""
@@ -20,6 +20,20 @@ HEADLINES = {
     "memory.pss": Words("Memory, PSS"),
     "disk.instance": Words("Disk, one more"),
     "disk.shared": Words("Disk, shared"),
+}
+
+REPORTED = Words("{median} reported {interval}")
+STAND_INS = {
+    "memory.charged": Words("{median} charged {interval}"),
+    "disk.reported_instance": REPORTED,
+    "disk.reported_shared": REPORTED,
+}
+"""How a cell shows the metric that stands in for one that could not be read (Metric.stand_in)."""
+STAND_IN_NOTES = {
+    "memory.charged": Words("charged: what the control group is charged, where PSS could not be read. It is not PSS."),
+    "disk.reported_instance": Words(
+        "reported: the size that the engine reports, where its files could not be read. It is not the space on disk."
+    ),
 }
 
 
@@ -53,14 +67,14 @@ def headline(summary: Summary) -> Table:
     rows, about, missing = [], [], dict[tuple[str, str], list[str]]()
     for campaign in summary.campaigns:
         for start in (row for row in campaign.rows if row.metric == "startup.total"):
-            mine = {row.metric: row for row in campaign.rows if _cell(row) == _cell(start)}
+            mine = by_metric(campaign, start)
             where = dict(zip(several, (campaign.id, start.workload), strict=True))
             who = (*(name for column, name in where.items() if several[column]), start.label)
             shown = [mine[metric] for metric in HEADLINES]
             began = value(start)
             if start.failed:
                 began = Words("{value}, {count} failed", value=began, count=start.failed)
-            rows.append((*who, began, _ratio(start, campaign), *map(value, shown)))
+            rows.append((*who, began, _ratio(start, campaign), *(value_or_stand_in(row, mine) for row in shown)))
             about.append(about_of(start))
             for row in (start, *shown):
                 if row.reason:
@@ -160,6 +174,26 @@ def value(row: Row) -> str:
     return NONE if row.estimate is None else measured(row.estimate, unit(row.metric, row.unit))
 
 
+def stand_in(row: Row, mine: Mapping[str, Row]) -> Row | None:
+    """Return the row that is shown in the place of one without a value. mine: the target's rows by metric."""
+    other = mine.get(METRICS[row.metric].stand_in or "")
+    return other if row.estimate is None and other is not None and other.estimate is not None else None
+
+
+def value_or_stand_in(row: Row, mine: Mapping[str, Row]) -> str:
+    """A row's value; where it has none, that of the metric that stands in for it, by that one's name."""
+    other = stand_in(row, mine)
+    if other is None or other.estimate is None:
+        return value(row)
+    median = quantity(other.estimate.median, other.unit)
+    return Words(STAND_INS[other.metric], median=median, interval=interval(other.estimate, other.unit))
+
+
+def by_metric(campaign: Campaign, like: Row) -> dict[str, Row]:
+    """The rows of the target and workload that a row is about."""
+    return {row.metric: row for row in campaign.rows if _cell(row) == _cell(like)}
+
+
 def _title(campaign: Campaign, metric: Metric) -> str:
     if campaign.cold and metric.name == "startup.total":
         return Words("{metric}, cold starts", metric=Words(metric.title))
@@ -222,4 +256,17 @@ def _legend(summary: Summary) -> Sequence[str]:
         ]
     else:
         told += [Words("Cold starts: {what} is dropped before each.", what=what) for what in cold.values()]
-    return told + [Words("No ratio: {reason}.", reason=reason) for reason in reasons]
+    told += [Words("No ratio: {reason}.", reason=reason) for reason in reasons]
+    return [*told, *_notes_of_stand_ins(summary)]
+
+
+def _notes_of_stand_ins(summary: Summary) -> list[str]:
+    """Explain the stand-ins that the cells of the headline table show."""
+    shown = {
+        other.metric.replace("disk.reported_shared", "disk.reported_instance")
+        for campaign in summary.campaigns
+        for row in campaign.rows
+        if row.metric in HEADLINES and row.estimate is None
+        if (other := stand_in(row, by_metric(campaign, row)))
+    }
+    return [note for metric, note in STAND_IN_NOTES.items() if metric in shown]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import gate
-from harness.comparison import OF_THE_IMAGE
+from harness.metrics import OF_IMAGE
 from harness.stats.compare import FEWEST_CAMPAIGNS
 from harness.verdict import Question, Weighed, judge
 from selfbench.proofs.finding import Finding
@@ -68,7 +68,7 @@ def _family(design: str, noise: Noise, chance: np.random.Generator) -> list[Ques
         fixed = Noise("", 0.0, 0.0, 0.0)
         for metric, typical, kind in (
             ("startup.total", start, noise), ("memory.pss", MEMORY, calm),
-            ("disk.instance", DISK, fixed), (OF_THE_IMAGE, DISK, fixed),
+            ("disk.instance", DISK, fixed), ("disk.shared", DISK, fixed),
         ):  # fmt: skip
             family.append(values(target, metric, typical, kind, chance))
     return family
@@ -104,5 +104,5 @@ def _interleaved(target: str, metric: str, typical: float, noise: Noise, chance:
     base, head = (typical * _launches(effects, noise, chance, drift) for _ in range(2))
     sides = Weighed(float(np.median(base)), count, 0), Weighed(float(np.median(head)), count, 0)
     rounds = dict(enumerate(base.tolist())), dict(enumerate(head.tolist()))
-    exact = metric == OF_THE_IMAGE
+    exact = metric in OF_IMAGE
     return Question("hello", target, metric, "", gate.default()[metric], *sides, rounds=rounds, exact=exact)
