@@ -80,20 +80,18 @@ from pathlib import Path
 import sys
 from harness.backends import docker_store
 from harness.backends.docker_store import Layers, SNAPSHOTTER
-print(docker_store.layers("containerd", {}, 1).reason)
 snapshot = Path(sys.argv[1], SNAPSHOTTER, "1")
 print(docker_store.image_parts(Layers(snapshot, snapshot, (snapshot,)), {"Id": "sha256:ab"})[1].paths.reason)
 """
 
 
-def test_folders_of_the_containerd_store_that_only_root_can_see_are_null_with_the_reason(place: Ground) -> None:
+def test_blobs_of_the_containerd_store_that_only_root_can_see_are_null_with_the_reason(place: Ground) -> None:
     (place.folder / "containerd").mkdir(mode=0o700)
     become = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups")
     argv = [*become, sys.executable, "-P", "-c", LAYERS, f"{place.folder}/containerd"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    mounts, blobs = done.stdout.splitlines()
-    assert mounts == "not permitted to read /proc/1/mountinfo"
-    assert blobs.startswith(f"{place.folder}/containerd/") and blobs.endswith("Permission denied")
+    reason = done.stdout.strip()
+    assert reason.startswith(f"{place.folder}/containerd/") and reason.endswith("Permission denied")
 
 
 def test_a_rootless_engine_is_found_by_its_context(place: Ground, engine_or_skip: EngineOrSkip) -> None:

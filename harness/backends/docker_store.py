@@ -46,11 +46,7 @@ def layers(store: Store | None, about: Mapping[str, Any], pid: int | None) -> La
         own = Path(data["UpperDir"]).parent
         lowers = [Path(lower).parent for lower in data["LowerDir"].split(":")]
         return Layers(own, lowers[0], tuple(lowers[1:]))
-    try:
-        mounted = _root_of(pid) if store == "containerd" and pid is not None else None
-    except PermissionError:
-        return Unseen(f"not permitted to read /proc/{pid}/mountinfo")
-    if mounted:
+    if store == "containerd" and pid is not None and (mounted := _root_of(pid)):
         upper, lowers = mounted
         return Layers(upper.parent, lowers[0].parent, tuple(lower.parent for lower in lowers[1:]))
     return Unseen("this engine keeps its images in a store whose folders it does not tell")
