@@ -11,6 +11,16 @@ import pwd
 import stat
 from pathlib import Path
 
+USER_NAMESPACE_REFUSED = (
+    r"(?:unshare|bwrap|newuidmap|newgidmap): .*(?:unshare failed|new namespace|uid.?map|gid.?map|not permitted)"
+)
+"""How unshare(1), bwrap(1) and newuidmap(1) say that this user must not have a user namespace."""
+SYSCTLS = Path("/proc/sys")
+NAMESPACE_SYSCTLS = (  # name, the value that forbids user namespaces, the value that allows them
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("user.max_user_namespaces", "0", "10000"),
+)
 GROUP_MAY_USE = stat.S_IRGRP | stat.S_IWGRP
 
 
@@ -23,6 +33,20 @@ def join_group(group: str) -> str:
     if _has_member(group, user):
         return f"log in again, or run `newgrp {group}`: {user} is in the group {group}, but this session is not"
     return f"run `sudo usermod -aG {group} {user}`, then log in again"
+
+
+def user_namespaces() -> str:
+    """Return how to get user namespaces: the sysctl that forbids them to ordinary users, else to run as root.
+
+    Ubuntu 23.10 and newer restrict them by AppArmor, Debian up to 10 by a sysctl of its own. Only a container refuses
+    them to root.
+    """
+    if os.geteuid() == 0:
+        return "run outside of this container, or start it with `docker run --privileged`"
+    for name, forbids, allows in NAMESPACE_SYSCTLS:
+        if _read(SYSCTLS / name.replace(".", "/")) == forbids:
+            return f"run `sudo sysctl {name}={allows}`, or run as root"
+    return "run as root: the kernel or a container refuses user namespaces to ordinary users"
 
 
 def user_name() -> str:
@@ -53,3 +77,10 @@ def _has_member(group: str, user: str) -> bool:
         return user in entry.gr_mem or pwd.getpwnam(user).pw_gid == entry.gr_gid
     except KeyError:
         return False
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
