@@ -79,6 +79,11 @@ CAUSES = (  # the first that matches: a full disk, say, also makes downloads fai
         "free some memory (`free -h` shows what is left), and try again",
     ),
 )
+HARMLESS = (
+    r"I: |Get:|Hit:|Fetched |main\(\) received signal PIPE"
+    r"|W: (?:running chrootless mode|Download is performed unsandboxed|gpg --version failed|hooklistener errored out)"
+)
+"""How lines begin that are printed in a success too, or because of another failure; some speak of permissions."""
 UNKNOWN = "run the command shown below by itself: its output says more"
 
 
@@ -110,7 +115,7 @@ def _ending(error: CommandFailed) -> tuple[str | None, str]:
 
 def _cause(output: str) -> tuple[str, str]:
     """The line that shows the cause, and its remedy; else the first error, and where to look."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not re.match(HARMLESS, line)]
     for cause in CAUSES:
         matching = [line for line in lines if re.search(cause.pattern, line)]
         if matching:

@@ -6,6 +6,7 @@ sandbox are in a PID namespace and end with it.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
@@ -20,11 +21,11 @@ ENDS = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", 
 CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONHASHSEED": "0"}
 
 
-def writing_only(folder: Path, argv: Sequence[str | Path], timeout: float = command.TIMEOUT) -> str:
+def writing_only(folder: Path, argv: Sequence[str | Path], timeout: float | None = None) -> str:
     """What a program prints that sees this machine, its network too, but can write nowhere but in this folder and /tmp.
 
     An ordinary user's can write what that user can: they need no sandbox, which they may not be allowed to have.
-    Raises what command.run raises.
+    timeout: in seconds, None for that of command.run, whose exceptions are raised.
     """
     name = _name()
     if os.geteuid() != 0:
@@ -69,10 +70,11 @@ def _name() -> str:
     return f"weighbridge-build-{secrets.token_hex(4)}"
 
 
-def _run(name: str, argv: Sequence[str | Path], timeout: float = command.TIMEOUT) -> str:
+def _run(name: str, argv: Sequence[str | Path], timeout: float | None = None) -> str:
     """Ends, if it is interrupted, all that the program has started too, and returns when they are gone."""
+    run = command.run if timeout is None else functools.partial(command.run, timeout=timeout)
     try:
-        return command.run(argv, env={process.NAME_VARIABLE: name}, timeout=timeout)
+        return run(argv, env={process.NAME_VARIABLE: name})
     except BaseException:
         process.end_processes(name)
         raise

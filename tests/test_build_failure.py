@@ -35,6 +35,14 @@ NO_KEY = "NO_PUBKEY 6ED0E7B82643E131 NO_PUBKEY 78DBA3BC47EF2265"
 SQV = 'Sub-process /usr/bin/sqv returned an error code (1), error message is: Error: Failed to parse keyring "/no.gpg"'
 UNSIGNED = "E: The repository 'http://deb.debian.org/debian bookworm InRelease' is not signed."
 UPDATE_FAILED = "E: apt-get update --error-on=any -oAPT::Status-Fd=<$fd> -oDpkg::Use-Pty=false failed"
+NOISE = """\
+W: running chrootless mode as root might damage the host system
+W: gpg --version failed: cannot infer signed-by value
+W: Download is performed unsandboxed as root as file '/x/InRelease' is closed to user '_apt'. - pkgAcquire::Run \
+(13: Permission denied)
+I: running apt-get update...
+W: hooklistener errored out: E: received eof on socket
+I: main() received signal PIPE: waiting for setup..."""
 OF_NETWORK = "sudo apt-get update"
 OF_KEYS = "sudo apt-get install debian-archive-keyring"
 OF_CLOCK = "sudo timedatectl set-ntp true"
@@ -137,7 +145,7 @@ def test_explain_names_the_remedy_that_fits(
 ) -> None:
     """Each text with noise around it, of a download that fails because of it too. Only a network needs a network."""
     forbid_by_apparmor(monkeypatch, tmp_path)
-    output = f"I: running apt-get update...\n{printed}\nE: mmdebstrap failed to run\n"
+    output = f"{NOISE}\n{printed}\nE: mmdebstrap failed to run\n"
     found = explain(CommandFailed(["mmdebstrap", "bookworm"], 25, output), "/bin/true", Path("/cache"))
     assert remedy in found.hint and "{" not in found.hint
     assert (OF_NETWORK in found.hint) == (remedy == OF_NETWORK)
