@@ -22,7 +22,7 @@ RELEASES = "mmdebstrap 1.3.5 (Debian 12), 1.4.3 (Ubuntu 24.04) and 1.5.7 (Debian
 
 @dataclass(frozen=True)
 class Cause:
-    """A kind of failure: the pattern of the line that shows it, and its remedy. `{folder}`: where files are written."""
+    """A kind of failure: the pattern of the line that shows it, and its remedy. Its fields are filled by `explain`."""
 
     pattern: str
     remedy: str
@@ -40,15 +40,15 @@ CAUSES = (  # the first that matches: a full disk, say, also makes downloads fai
     Cause(remedies.USER_NAMESPACE_REFUSED, "{namespaces}"),
     Cause(
         r"is not valid yet|Not live until|not yet valid",
-        "set the clock: `sudo timedatectl set-ntp true` (`date` shows the time)",
+        "set the clock: `{sudo}timedatectl set-ntp true` (`date` shows the time)",
     ),
     Cause(
         r"is expired|EXPKEYSIG|EXPSIG|is not valid anymore|[Ee]xpired on|no longer valid",
-        f"if `date` is wrong, set the clock: `sudo timedatectl set-ntp true`; if not, the mirror is old: {NEW_MIRROR}",
+        "if `date` is wrong, set the clock: `{sudo}timedatectl set-ntp true`; if not, the mirror is old: " + NEW_MIRROR,
     ),
     Cause(
         r"certificate (?:verify|verification) failed|Certificate verification failed|handshake",
-        "install the certificates: `sudo apt-get install ca-certificates`",
+        "install the certificates: `{sudo}apt-get install ca-certificates`",
     ),
     Cause(
         r"Hash Sum mismatch|File has unexpected size|Mirror sync in progress|Clearsigned file isn't valid",
@@ -62,12 +62,12 @@ CAUSES = (  # the first that matches: a full disk, say, also makes downloads fai
     Cause(
         r"NO_PUBKEY|BADSIG|signatures? (?:couldn't be verified|were invalid)|[Ff]ailed to parse keyring|Missing key"
         r"|signature verification failed|is not signed|no keyring|gpgv, ?gpgv2|gpgv or sqv",
-        "install Debian's keys: `sudo apt-get install debian-archive-keyring gpgv`",
+        "install Debian's keys: `{sudo}apt-get install debian-archive-keyring gpgv`",
     ),
     Cause(
         r"Could not resolve|Temporary failure resolving|Could not connect|Unable to connect|Connection (?:failed"
         r"|refused|timed out|reset)|Network is unreachable|No route to host|Failed to fetch|\b50\d  ",
-        "see that the package archive can be reached: `sudo apt-get update` tries it; behind a proxy set http_proxy, "
+        "see that the package archive can be reached: `{sudo}apt-get update` tries it; behind a proxy set http_proxy, "
         f"which apt's own configuration does not replace; or {NEW_MIRROR}",
     ),
     Cause(
@@ -99,7 +99,7 @@ def explain(error: CommandFailed, mmdebstrap: str, folder: Path) -> Unavailable:
     if told is None:
         line, remedy = _cause(error.output)
         told = f"{line} (exit status {error.status})"
-    remedy = remedy.format(folder=folder, namespaces=remedies.user_namespaces())
+    remedy = remedy.format(folder=folder, namespaces=remedies.user_namespaces(), sudo=remedies.privileged(""))
     return Unavailable(f"{_version(mmdebstrap)} could not unpack Debian's packages: {told}", remedy, error.detail)
 
 
@@ -108,7 +108,7 @@ def _ending(error: CommandFailed) -> tuple[str | None, str]:
     if error.status is None:
         return f"it did not end within {error.timeout:g} s", f"try again, or {NEW_MIRROR}"
     if error.status < 0:
-        hint = "try again; if memory was short, `sudo dmesg` shows that the kernel ended it"
+        hint = "try again; if memory was short, `{sudo}dmesg` shows that the kernel ended it"
         return f"it was ended by {command.signal_name(-error.status)}", hint
     return None, ""
 

@@ -50,7 +50,7 @@ def find(program: str, package: str) -> str:
     """
     path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if path is None:
-        raise Unavailable(f"the program {program} is not installed", f"apt-get install {package}")
+        raise Unavailable(f"the program {program} is not installed", remedies.install(package))
     return path
 
 
