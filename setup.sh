@@ -1,10 +1,14 @@
 #!/bin/sh
 # Makes this checkout ready: the Debian packages that are missing, and .venv as uv.lock has it.
 # What is named as arguments is installed too. A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
-# With --packages it only says which packages a machine lacks that has nothing.
+# At the end it prints the command that an ordinary user needs to be let in by Docker and KVM, if one is needed.
+# With --packages [SUITE] it only prints the packages that a machine lacks that has nothing: a Debian or Ubuntu of that
+# codename, else of this machine's.
 set -eu
 cd "$(dirname "$0")"
 PATH=$PATH:/usr/sbin:/sbin # an ordinary user's may lack them
+os_release=/etc/os-release
+engine_files="/var/run/docker.sock /dev/kvm"
 
 say() { echo "setup: $*" >&2; }
 has() { command -v "$1" >/dev/null; }
@@ -41,20 +45,36 @@ packages_without_substitute() {
     has qemu-system-x86_64 || echo qemu-system-x86
     has qemu-img || echo qemu-utils
     has dockerd || echo docker.io
+    has docker || echo docker-cli # a package of its own from Debian 13 on
     has iptables || echo iptables
     has mmdebstrap || echo mmdebstrap
     has bwrap || echo bubblewrap
     there /usr/share/keyrings/debian-archive-keyring.gpg || echo debian-archive-keyring
     { has mke2fs && has debugfs; } || echo e2fsprogs
     { has unshare && has setpriv; } || echo util-linux
+    has fincore || echo util-linux-extra # the witness of cold starts
     there /etc/ssl/certs/ca-certificates.crt || echo ca-certificates
     # A user for QEMU and a driver: no programs, so dpkg alone can tell.
     for name in $also; do has "$name" || echo "$name"; done
     if has dpkg-query || ! has libvirtd; then echo libvirt-daemon-driver-qemu libvirt-daemon-system; fi
 }
 
+# This machine's release, such as bookworm.
+this_suite() { sed -n 's/^VERSION_CODENAME="*\([a-z]*\)"*$/\1/p' "$os_release" 2>/dev/null; }
+
+# Leaves out the names on standard input that a suite does not have: releases split packages differently.
+in_suite() {
+    suite=$1
+    for package in $(cat); do
+        case $suite:$package in
+        bullseye:docker-cli | bookworm:docker-cli | focal:docker-cli | jammy:docker-cli | noble:docker-cli) ;;
+        *) echo "$package" ;;
+        esac
+    done
+}
+
 missing_packages() {
-    wanted=$(packages_without_substitute)
+    wanted=$(packages_without_substitute | in_suite "$(this_suite)")
     # shellcheck disable=SC2086,SC2016 # a list of words; dpkg's own variables
     installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $wanted 2>/dev/null | sed -n 's/^installed //p')
     for package in $wanted; do
@@ -77,6 +97,17 @@ install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove "$@"
 }
 
+# Leaves out a package that apt does not have, and says so: with it nothing would be installed.
+known_packages() {
+    for package in "$@"; do
+        if ! has apt-cache || apt-cache show "$package" >/dev/null 2>&1; then
+            echo "$package"
+        else
+            say "this system's archive has no package $package"
+        fi
+    done
+}
+
 # Brings apt's lists, of which bundles are made too, and the packages named.
 install_packages() {
     if ! has apt-get; then
@@ -86,6 +117,8 @@ install_packages() {
     fresh=
     lists_line=
     apt_has_lists || lists_line="sudo apt-get update"
+    # shellcheck disable=SC2046 # a list of words
+    [ -n "$lists_line" ] || set -- $(known_packages "$@")
     if [ $# -eq 0 ] && [ -z "$lists_line" ]; then return; fi
     if ! as_root true 2>/dev/null; then
         install_line=${*:+"sudo apt-get install --no-install-recommends $*"}
@@ -98,6 +131,8 @@ install_packages() {
     if [ -n "$lists_line" ]; then
         update || say "apt-get update failed"
         fresh=yes
+        # shellcheck disable=SC2046 # a list of words
+        set -- $(known_packages "$@")
     fi
     [ $# -eq 0 ] || install "$@" || { [ -z "$fresh" ] && update && install "$@"; } ||
         say "apt-get could not install all of: $*"
@@ -131,14 +166,45 @@ sync_venv() {
     state >.venv/.synced
 }
 
+# The groups, separated by commas, that let a user in: each owns a socket or device that is there, and that this session
+# may not use. The group root is nothing to join, and a group that may not use the file itself is of no help.
+groups_that_let_in() {
+    joined=
+    for file in $engine_files; do
+        if [ -r "$file" ] && [ -w "$file" ]; then continue; fi
+        described=$(stat -L -c '%a %G' "$file" 2>/dev/null) || continue # such as "660 kvm"
+        group=${described#* }
+        case ${described% *} in *[67]?) ;; *) continue ;; esac
+        case $group in root | UNKNOWN) continue ;; esac
+        case ",$joined," in *",$group,"*) ;; *) joined=$joined${joined:+,}$group ;; esac
+    done
+    echo "$joined"
+}
+
+# A user who joined a group since the session began only has to log in again.
+say_how_to_be_let_in() {
+    [ "$(id -u)" -ne 0 ] || return 0
+    user=$(id -un)
+    missing= joined=
+    for group in $(groups_that_let_in | sed 's/,/ /g'); do
+        case " $(id -Gn "$user") " in
+        *" $group "*) joined=$joined${joined:+, }$group ;;
+        *) missing=$missing${missing:+,}$group ;;
+        esac
+    done
+    [ -z "$joined" ] || say "please log in again: this session is older than $user's membership of $joined"
+    [ -z "$missing" ] || say "to use Docker or KVM, please run this, then log in again: sudo usermod -aG $missing $user"
+}
+
 if [ "${1-}" = --packages ]; then
     has() { false; }
     there() { false; }
     libvirt_has_headers() { false; }
     python=
     also=
+    suite=${2:-$(this_suite)}
     # shellcheck disable=SC2046 # a list of words
-    echo $(packages_without_substitute)
+    echo $(packages_without_substitute | in_suite "$suite")
     exit
 fi
 also=$*
@@ -159,3 +225,4 @@ fi
 if ! [ -x .venv/bin/weighbridge ] || ! venv_runs || [ "$(state)" != "$(cat .venv/.synced 2>/dev/null)" ]; then
     sync_venv
 fi
+say_how_to_be_let_in

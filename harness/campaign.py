@@ -26,6 +26,7 @@ from harness.model import (
     Phase,
     Plan,
     Run,
+    TargetRecord,
     UnavailableRecord,
 )
 from harness.plan import sides
@@ -83,6 +84,7 @@ class Outcome:
     interrupted: int | None = None
     precise: str | None = None
     unavailable: list[UnavailableRecord] = field(default_factory=list)
+    targets: list[TargetRecord] = field(default_factory=list)
 
 
 class Campaign:
@@ -226,6 +228,7 @@ class Campaign:
             for preparation in self.preparations:
                 cells += preparation.prepare(stack, self._prepare)
                 self.outcome.unavailable += preparation.unavailable
+                self.outcome.targets += preparation.targets
         return cells
 
     def _prepare(self, target: str, workload: str) -> None:

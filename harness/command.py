@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness import pace
+from harness import pace, remedies
 from harness.errors import EngineError, Unavailable
 
 TAIL_LINES = 10
+DETAIL_LINES, DETAIL_WIDTH = 30, 500
+"""How much of a failed command's output is shown: its last lines, and characters of each."""
 TIMEOUT, FACTOR = 600.0, 15000
 """Of pace.deadline: for a program to end that builds something."""
 
@@ -19,16 +23,24 @@ TIMEOUT, FACTOR = 600.0, 15000
 class CommandFailed(EngineError):
     """A program failed: the message holds its last words, `log` the tail of what it wrote, `status` its exit status.
 
-    A negative status is the signal that ended it; None: it overran its time.
+    A negative status is the signal that ended it; None: it overran its time. output: all that it printed. timeout: the
+    seconds that it was given. detail: the complete command, its exit status and the end of its output, as lines.
     """
 
-    def __init__(self, program: str, status: int | None, output: str) -> None:
-        lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    def __init__(
+        self, argv: Sequence[str | Path], status: int | None, output: str, timeout: float | None = None
+    ) -> None:
+        program, lines = Path(argv[0]).name, [line.rstrip() for line in output.splitlines() if line.strip()]
         how = "did not end in time" if status is None else f"failed with status {status}"
         super().__init__(
             f"{program} {how}: {lines[-1] if lines else 'it said nothing'}", "\n".join(lines[-TAIL_LINES:])
         )
         self.status = status
+        self.output = output
+        self.timeout = timeout
+        ended = f"no end within {timeout:g} s" if status is None and timeout else f"exit status {status}"
+        shown = [line if len(line) <= DETAIL_WIDTH else f"{line[: DETAIL_WIDTH - 1]}…" for line in lines]
+        self.detail = "\n".join([f"$ {shlex.join(map(str, argv))}", *shown[-DETAIL_LINES:], ended])
 
 
 def find(program: str, package: str) -> str:
@@ -38,7 +50,7 @@ def find(program: str, package: str) -> str:
     """
     path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if path is None:
-        raise Unavailable(f"the program {program} is not installed", f"apt-get install {package}")
+        raise Unavailable(f"the program {program} is not installed", remedies.install(package))
     return path
 
 
@@ -70,13 +82,13 @@ def run(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise CommandFailed(program, None, _text(error.stderr)) from error
+        raise CommandFailed(argv, None, _text(error.stderr), error.timeout) from error
     except OSError as error:  # which one says little: a folder of PATH that is closed to us hides a missing program
         if shutil.which(argv[0]) is None:
             raise Unavailable(f"the program {program} is not installed", f"install {program}") from error
-        raise CommandFailed(program, 126, f"{error.strerror}") from error
+        raise CommandFailed(argv, 126, f"{error.strerror}") from error
     if done.returncode != 0:
-        raise CommandFailed(program, done.returncode, done.stderr or done.stdout)
+        raise CommandFailed(argv, done.returncode, done.stderr or done.stdout)
     return done.stdout
 
 
@@ -93,13 +105,21 @@ def run_as_uid_0(
         try:
             run([*mapped, find("true", "coreutils")])
         except CommandFailed as error:
-            hint = "allow user namespaces for ordinary users, or run as root"
-            raise Unavailable(f"no image can be built without a user namespace: {error}", hint) from error
+            reason = f"no image can be built without a user namespace: {error}"
+            raise Unavailable(reason, remedies.user_namespaces(), error.detail) from error
     return run([*mapped, *argv], cwd=cwd, env=env, stdin=stdin)
 
 
 def _text(output: bytes | str | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as SIGKILL; "signal 77" for a number without one."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def version_of(program: str) -> str:

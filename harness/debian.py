@@ -1,25 +1,34 @@
 """Debian packages with all that they depend on, unpacked by mmdebstrap: as root and as anybody, on Debian 12 or not.
 
 Unpacked only: no maintainer script runs, so that neither this machine nor who runs this has a part in the content.
-Source: mmdebstrap(1), the variant `extract` and the mode `chrootless`.
+Source: mmdebstrap(1), the variant `extract` and the mode `chrootless`. From 1.4.1 on mmdebstrap refuses that mode as
+root, because of maintainer scripts; `check/chrootless` skips the check, which older releases do not have.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from harness import command, sandbox
+from harness import build_failure, command, sandbox
+from harness.build_failure import MIRROR
 from harness.command import CommandFailed
 from harness.errors import BadInput, Unavailable
 
 SUITE = "bookworm"
-MIRROR = "WEIGHBRIDGE_MIRROR"
-"""Environment: the URL of a mirror, or the path of a sources file, to take the packages from."""
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+OPTIONS = ("--mode=chrootless", "--variant=extract", "--format=directory", "--skip=cleanup/apt,check/chrootless")
+LONGEST = 3600.0
+"""Seconds that mmdebstrap may take on a slow line. A line that is dead ends it earlier: apt gives up after 30 s."""
+ARCHIVES = (
+    ("", "http://deb.debian.org/debian"),
+    ("-updates", "http://deb.debian.org/debian"),
+    ("-security", "http://deb.debian.org/debian-security"),
+)
+"""Debian's own, for a machine whose apt does not have the suite: what follows its name, and the URL."""
 MERGED = "usr-is-merged"
 """In every bundle. Without it apt would bring usrmerge, and with that all of Perl, wherever systemd's helpers are."""
 APT_OWN = ("etc/apt", "var/lib/apt", "var/lib/dpkg", "var/cache/apt", "var/log", "dev")
@@ -34,17 +43,13 @@ def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
     """
     wanted = sorted({MERGED, *packages})
     mmdebstrap = command.find("mmdebstrap", "mmdebstrap")
-    options = ["--mode=chrootless", "--variant=extract", "--format=directory", "--skip=cleanup/apt"]
+    argv: list[str | Path] = [mmdebstrap, *OPTIONS, f"--include={','.join(wanted)}", SUITE, into, *sources()]
     try:
-        argv: list[str | Path] = [mmdebstrap, *options, f"--include={','.join(wanted)}", SUITE, into, *sources()]
-        sandbox.writing_only(into.parent, argv)
+        sandbox.writing_only(into.parent, argv, LONGEST)
     except CommandFailed as error:
-        told = f"{error}\n{error.log}"
-        if unknown := re.search(r"Unable to locate package (\S+)|Package '?([^' ]+)'? has no installation", told):
-            raise BadInput(f"Debian {SUITE} has no package {unknown[1] or unknown[2]}") from error
-        reason = next(iter(re.findall(r"^E: (.+)", told, re.MULTILINE)), str(error))
-        hint = f"see that the package archive can be reached, or name a mirror by {MIRROR}"
-        raise Unavailable(f"Debian's packages cannot be had: {reason}", hint) from error
+        if unknown := build_failure.unknown_package(error):
+            raise BadInput(f"Debian {SUITE} has no package {unknown}") from error
+        raise build_failure.explain(error, mmdebstrap, into.parent) from error
     versions = dict(_version(path.name) for path in sorted((into / "var/cache/apt/archives").glob("*.deb")))
     for name in APT_OWN:
         shutil.rmtree(into / name, ignore_errors=not (into / name).exists())
@@ -65,13 +70,24 @@ def _version(file: str) -> tuple[str, str]:
 
 
 def sources() -> list[str]:
-    """Where to take the packages from: what the user said, this machine's own archives of the suite, or Debian's."""
-    if told := os.environ.get(MIRROR):
-        return [told]
-    fields = "$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
+    """Return where to take the packages from: the user's mirror, this machine's own archives of the suite, or Debian's.
+
+    The key that an archive is signed by goes along: a system that is not Debian 12 may not trust it for itself.
+    Raises Unavailable where there is no apt.
+    """
+    if named := os.environ.get(MIRROR):
+        return [named]
+    fields = "$(ORIGIN)|$(REPO_URI) $(RELEASE) $(COMPONENT)|$(SIGNED_BY)"
     try:
         listed = command.run(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
     except (CommandFailed, Unavailable) as error:
         raise Unavailable(f"there is no apt here: {error}", "build on Debian or Ubuntu") from error
-    lines = [line.removeprefix("Debian|") for line in listed.splitlines() if line.startswith("Debian|")]
-    return [line for line in dict.fromkeys(lines) if line.split()[2].partition("-")[0] == SUITE]
+    targets = [line.split("|")[1:] for line in listed.splitlines() if line.startswith("Debian|")]
+    lines = [_source(archive, key) for archive, key in targets if archive.split()[1].partition("-")[0] == SUITE]
+    key = str(KEYRING) if KEYRING.exists() else ""
+    return list(dict.fromkeys(lines)) or [_source(f"{url} {SUITE}{pocket} main", key) for pocket, url in ARCHIVES]
+
+
+def _source(archive: str, key: str) -> str:
+    """Return a line of sources.list(5). key: what apt has as Signed-By; only paths of files fit into such a line."""
+    return f"deb [signed-by={key}] {archive}" if key.startswith("/") else f"deb {archive}"

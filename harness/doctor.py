@@ -1,41 +1,219 @@
-"""What can run here, and for the rest why not and what to do."""
+"""Checks a target completely: each thing that it needs, the limits that apply and the readings that this user gets.
+
+A check is the real thing: a bundle is built, an engine started, a guest booted under KVM, one instance launched.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
-from harness import backends, delegation, signals
-from harness.errors import BadInput, as_unavailable
+from harness import backends, bundle, delegation, limiting, signals, steps, workloads
+from harness.backends import Backend, Image
+from harness.bundle import Bundle
+from harness.errors import BadInput, Unavailable, as_unavailable
 from harness.ledger import Ledger
-from harness.model import Plan, TargetRecord
+from harness.measure import Cell, measure, ready_timeout
+from harness.meters import disk, memory
+from harness.model import Applied, Plan, Run, Sample, TargetRecord, headline
+from harness.preparation import start_engine, try_twice, without_bundle
+from harness.wording import quantity
+
+WORKLOAD = "hello"
+"""Started once in each target."""
+NO_RIGHT = re.compile("not permitted|permission denied", re.IGNORECASE)
+
+T = TypeVar("T")
+Progress = Callable[[str], None]
+"""Takes the name of each check as it begins, such as `docker: engine`."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a target needs or that is read of it. remedy: how to change a failure, such as a command."""
+
+    name: str
+    works: bool
+    finding: str
+    remedy: str | None = None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One target: what stands behind it, or why it cannot run here; hint: what to do about either."""
+    """One target: what stands behind it, or why it cannot run here; hint: what to do about either.
+
+    detail: a failed command and its output, or the log of a failed launch, as lines.
+    """
 
     target: str
     record: TargetRecord | None = None
     reason: str | None = None
     hint: str | None = None
+    detail: str | None = None
+    checks: tuple[Check, ...] = ()
 
 
-def examine(plan: Plan) -> list[Finding]:
-    """Probes every target of a plan for real: engines are started, KVM boots a guest; all is ended again."""
+class _Shown:
+    """Shows a check, and after its name the step that takes it long, such as a download."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._name = ""
+
+    def __call__(self, name: str) -> None:
+        self._name = name
+        self._progress(name)
+
+    def step(self, step: str) -> None:
+        if step:
+            self._progress(f"{self._name}: {step}")
+
+
+class _Failed(Exception):
+    """Ends the checks of a target at the first one without which it cannot run."""
+
+    def __init__(self, check: Check, absent: Unavailable) -> None:
+        super().__init__(absent.reason)
+        self.check = check
+        self.absent = absent
+
+
+def examine(plan: Plan, progress: Progress = lambda name: None) -> Generator[Finding, None, None]:
+    """Check the targets of a plan one by one, each as it is asked for. All that was started is ended again.
+
+    Raises BadInput for a target that does not exist, before anything is started.
+    """
     with Ledger() as ledger, delegation.entered(ledger):
-        return [_examine(target, ledger, plan) for target in plan.targets]
+        for target in plan.targets:
+            _create(target, ledger, plan)
+        shown = _Shown(progress)
+        with steps.watched(shown.step):
+            shown(f"bundle {WORKLOAD}")
+            built = _build()
+            for target in plan.targets:
+                yield _Examination(target, ledger, plan, shown).run(built)
 
 
-def _examine(target: str, ledger: Ledger, plan: Plan) -> Finding:
+def _create(target: str, ledger: Ledger, plan: Plan) -> Backend | Unavailable:
     try:
-        backend = backends.create(target, ledger, plan)
-        try:
-            return Finding(target, backend.probe(), hint=backend.remedy or None)
-        finally:
-            backend.close()
+        return backends.create(target, ledger, plan)
     except BadInput:
         raise
-    except Exception as error:  # of an engine or its SDK, of whatever kind
+    except Exception as error:  # of a package that somebody else made
+        return as_unavailable(error)
+
+
+def _build() -> Bundle | Unavailable:
+    try:
+        return bundle.build(workloads.load(WORKLOAD))
+    except BadInput:
+        raise
+    except Exception as error:
         signals.check()
-        absent = as_unavailable(error)
-        return Finding(target, reason=absent.reason, hint=absent.hint)
+        return as_unavailable(error)
+
+
+class _Examination:
+    """The checks of one target."""
+
+    def __init__(self, target: str, ledger: Ledger, plan: Plan, progress: Progress) -> None:
+        self.target, self.ledger, self.plan, self.progress = target, ledger, plan, progress
+        self.checks: list[Check] = []
+
+    def run(self, built: Bundle | Unavailable) -> Finding:
+        try:
+            with ExitStack() as stack:
+                record = self._run(built, stack)
+        except _Failed as failed:
+            absent, checks = failed.absent, (*self.checks, failed.check)
+            detail = absent.detail or None
+            return Finding(self.target, reason=absent.reason, hint=absent.hint, detail=detail, checks=checks)
+        return Finding(self.target, record, hint=record.remedy, checks=tuple(self.checks))
+
+    def _run(self, built: Bundle | Unavailable, stack: ExitStack) -> TargetRecord:
+        created = _create(self.target, self.ledger, self.plan)
+        if isinstance(created, Unavailable):
+            raise _Failed(Check("engine", False, created.reason, created.hint), created)
+        stack.callback(created.close)
+        if isinstance(built, Unavailable):
+            absent = without_bundle(WORKLOAD, built)
+            raise _Failed(Check("bundle", False, absent.reason, absent.hint), absent)
+        self.checks.append(Check("bundle", True, f"{built.workload}, {quantity(built.bytes, 'B')}"))
+        for name, provide in created.ingredients().items():
+            self.checks.append(Check(name, True, self._attempt(name, provide)))
+        engine, record = self._attempt("engine", lambda: start_engine(self.target, self.ledger, self.plan, stack))
+        self.checks.append(Check("engine", True, f"{record.engine} {record.version}, whose: {record.whose}"))
+        if record.accelerator is not None:
+            reason = record.accelerator_reason or record.accelerator
+            self.checks.append(Check("KVM", record.accelerator == "kvm", reason, record.remedy))
+        image = self._attempt("image", lambda: self._prepare(engine, built, stack))
+        self.checks.append(Check("image", True, "prepared"))
+        self._launch(engine, image)
+        return record
+
+    def _prepare(self, engine: Backend, built: Bundle, stack: ExitStack) -> Image:
+        return try_twice(lambda: stack.enter_context(engine.prepare(built, self.plan.limits)))[0]
+
+    def _attempt(self, name: str, provide: Callable[[], T]) -> T:
+        """Provide something. Raises _Failed where that fails, of whatever kind the engine's or its SDK's error is."""
+        self.progress(f"{self.target}: {name}")
+        try:
+            return provide()
+        except BadInput:
+            raise
+        except Exception as error:
+            signals.check()
+            absent = as_unavailable(error)
+            raise _Failed(Check(name, False, absent.reason, absent.hint), absent) from error
+
+    def _launch(self, engine: Backend, image: Image) -> None:
+        cell = Cell(self.target, WORKLOAD, engine, image)
+        self.progress(f"{self.target}: launch")
+        run = measure(cell, self.ledger, ready_timeout(self.plan.timeout, cell), 0, 0, "warmup", lambda stage: None)
+        if run.error is not None:
+            reason = f"an instance failed while {run.error.phase}: {run.error.message}"
+            hint = f"run `weighbridge facts {self.target}`, which starts one instance and shows its log"
+            raise _Failed(Check("launch", False, reason, hint), Unavailable(reason, hint, run.error.log))
+        self.checks.append(Check("launch", True, _ready(run)))
+        self.checks += [_limit(name, applied) for name, applied in run.limits.items()]
+        daemons = engine.daemons()
+        samples = [*run.samples, *disk.weigh("disk.shared", image.parts)]
+        samples += memory.daemons({self.target: daemons} if daemons != [] else {})
+        self.checks += list(_readings(samples))
+
+
+def _ready(run: Run) -> str:
+    ready = run.mark("ready")
+    return "ready" if ready is None else f"ready after {quantity(ready, 's')}"
+
+
+def _limit(name: str, applied: Applied) -> Check:
+    """The check of a limit; a reason may end with its remedy (see limiting.Refusal)."""
+    asked = quantity(applied.asked, "B") if name == "memory" else f"{applied.asked:g}"
+    if applied.mechanism is not None:
+        note = f" ({applied.reason})" if applied.reason else ""
+        return Check(f"limit {name}", True, f"{asked} by {applied.mechanism}{note}")
+    reason, _, remedy = (applied.reason or "no reason recorded").partition(". Try: ")
+    return Check(f"limit {name}", False, reason, remedy or limiting.as_root())
+
+
+def _readings(samples: Iterable[Sample]) -> Iterator[Check]:
+    """A check for each metric of which this user is refused a part; one for all where nothing is refused."""
+    found = list(samples)
+    refused: dict[str, str] = {}
+    for sample in found:
+        metric = f"{sample.metric} of the {sample.group}" if sample.group == "daemon" else sample.metric
+        if sample.reason is not None and (headline(found, sample.metric) is None or sample.group == "daemon"):
+            refused.setdefault(metric, sample.reason)
+    checks = [_refused(metric, *text.partition(". Try: ")[::2]) for metric, text in refused.items()]
+    yield from filter(None, checks) if any(checks) else [Check("readings", True, "none is refused to this user")]
+
+
+def _refused(metric: str, reason: str, remedy: str) -> Check | None:
+    """The check of a reading that needs more rights; None for one that no user of this machine gets."""
+    if not remedy and not NO_RIGHT.search(reason):
+        return None
+    return Check(f"reading {metric}", False, reason, remedy or limiting.as_root())

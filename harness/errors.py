@@ -18,13 +18,15 @@ class Incomparable(WeighbridgeError):
 class Unavailable(WeighbridgeError):
     """A target cannot run on this machine.
 
-    reason: what is missing, as a statement. hint: what the user can do about it.
+    reason: what is missing, as a statement. hint: what the user can do about it. detail: lines that show more, such as
+    the complete command that failed and what it printed; "" where there are none.
     """
 
-    def __init__(self, reason: str, hint: str) -> None:
+    def __init__(self, reason: str, hint: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+        self.detail = detail
 
 
 class TransientFailure(Unavailable):
@@ -75,4 +77,4 @@ def as_unavailable(error: Exception) -> Unavailable:
     if isinstance(error, Unavailable):
         return error
     told = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"
-    return Unavailable(told, "see `weighbridge doctor`")
+    return Unavailable(told, "see `weighbridge doctor`", getattr(error, "detail", ""))

@@ -125,6 +125,7 @@ class TargetRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="target"):
     """What stands behind a target's key: the engine, whose it is, and its whole configuration in `profile`.
 
     retried: why the engine failed to start at first, where a second try succeeded.
+    remedy: how to change what `accelerator_reason` says, such as a command.
     """
 
     target: str
@@ -136,13 +137,20 @@ class TargetRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="target"):
     profile: dict[str, Any] = msgspec.field(default_factory=dict)
     side: Side | None = None
     retried: str | None = None
+    remedy: str | None = None
 
 
 class UnavailableRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="unavailable"):
+    """Why a target could not be measured.
+
+    hint: how to change that. detail: a failed command and its output, as lines.
+    """
+
     target: str
     reason: str
     hint: str
     side: Side | None = None
+    detail: str | None = None
 
 
 class ImageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="image"):

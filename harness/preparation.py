@@ -40,7 +40,7 @@ def try_twice(attempt: Callable[[], T]) -> tuple[T, str | None]:
             return attempt(), first.reason
         except TransientFailure as error:
             again = error.reason if error.reason == first.reason else f"{error.reason}; at first: {first.reason}"
-            raise TransientFailure(f"{again} (tried twice)", error.hint) from error
+            raise TransientFailure(f"{again} (tried twice)", error.hint, error.detail) from error
 
 
 def start_engine(target: str, ledger: Ledger, plan: Plan, stack: ExitStack) -> tuple[Backend, TargetRecord]:
@@ -53,12 +53,23 @@ def start_engine(target: str, ledger: Ledger, plan: Plan, stack: ExitStack) -> t
         with ExitStack() as held:
             backend = backends.create(target, ledger, plan)
             held.callback(backend.close)
-            record = backend.probe()
+            record = probe(backend)
             stack.push(held.pop_all())
         return backend, record
 
     (backend, record), failure = try_twice(start)
     return backend, msgspec.structs.replace(record, retried=failure)
+
+
+def probe(engine: Backend) -> TargetRecord:
+    """Return an engine's record with the remedy for what the probe found. Raises Unavailable where it cannot run."""
+    record = engine.probe()
+    return msgspec.structs.replace(record, remedy=record.remedy or engine.remedy or None)
+
+
+def without_bundle(workload: str, absent: Unavailable) -> Unavailable:
+    """Return why every target lacks a workload whose bundle could not be built."""
+    return Unavailable(f"workload {workload}: {absent.reason}", absent.hint, absent.detail)
 
 
 class Preparation:
@@ -69,6 +80,7 @@ class Preparation:
         self.plan = plan
         self.side: Side | None = side
         self.unavailable: list[UnavailableRecord] = []
+        self.targets: list[TargetRecord] = []
         self._ledger = ledger
         self._append = append
 
@@ -107,7 +119,7 @@ class Preparation:
         for workload, built in bundles:
             if isinstance(built, Unavailable):
                 for target in engines:
-                    self._is_unavailable(target, Unavailable(f"workload {workload}: {built.reason}", built.hint))
+                    self._is_unavailable(target, without_bundle(workload, built))
                 continue
             self._append(BundleRecord(workload, built.sha256, built.bytes, dict(built.packages), self.side))
             for target, engine in engines.items():
@@ -130,7 +142,8 @@ class Preparation:
 
     def _engine(self, target: str, stack: ExitStack) -> Backend:
         engine, record = start_engine(target, self._ledger, self.plan, stack)
-        self._append(msgspec.structs.replace(record, side=self.side))
+        self.targets.append(msgspec.structs.replace(record, side=self.side))
+        self._append(self.targets[-1])
         return engine
 
     def _cell(self, target: str, workload: str, engine: Backend, built: Bundle, stack: ExitStack) -> Cell | None:
@@ -150,6 +163,6 @@ class Preparation:
     def _is_unavailable(self, target: str, error: Exception) -> None:
         signals.check()
         absent = as_unavailable(error)
-        record = UnavailableRecord(target, absent.reason, absent.hint, self.side)
+        record = UnavailableRecord(target, absent.reason, absent.hint, self.side, absent.detail or None)
         self.unavailable.append(record)
         self._append(record)

@@ -14,7 +14,7 @@ from harness.model import Run
 from harness.report.rows import Row
 from harness.report.summary import summarize
 from harness.store import Result
-from harness.wording import line
+from harness.wording import line, not_here
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -155,4 +155,4 @@ def _told(row: Row) -> dict[str, Any]:
 
 
 def _reasons(target: str, told: Sequence[UnavailableRecord]) -> str:
-    return "; ".join(line(f"{target}: not here: {absent.reason}. Try: {absent.hint}") for absent in told)
+    return "; ".join(line(not_here(target, absent.reason, absent.hint)) for absent in told)

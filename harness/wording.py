@@ -116,6 +116,16 @@ def accelerator(target: TargetRecord) -> str | None:
     return Words("QEMU TCG (no KVM: {reason})", reason=line(reason) if reason else Words("the reason was not recorded"))
 
 
+def not_here(target: str, reason: str, hint: str) -> str:
+    """Return the sentence about a target that cannot run here, with its remedy."""
+    return f"{target}: not here: {reason}. Try: {hint}"
+
+
+def without_kvm(target: str, reason: str | None, remedy: str) -> str:
+    """Return the sentence about a machine that runs in software, with the remedy."""
+    return f"{target}: not under KVM: {reason or 'the reason was not recorded'}. Try: {remedy}"
+
+
 def unit(metric: str, recorded: str) -> str:
     """The unit to print a metric's values with: the recorded one, or a name for what a plain number counts."""
     return _COUNTED.get(metric, recorded)

@@ -389,7 +389,7 @@ def test_a_bundle_that_cannot_be_built(call: Call, monkeypatch: pytest.MonkeyPat
     """On a full disk dpkg-deb fails: that is told of every target, and is nobody's traceback."""
 
     def build(_: object) -> bundle.Bundle:
-        raise CommandFailed("dpkg-deb", 2, "error: cannot copy: No space left on device")
+        raise CommandFailed(["dpkg-deb"], 2, "error: cannot copy: No space left on device")
 
     monkeypatch.setattr(bundle, "build", build)
     monkeypatch.setattr(UsernsChroot, "probe", lambda self: TargetRecord("userns-chroot", "Linux", "1", "system"))

@@ -12,12 +12,18 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
-TOOLS = ["cat", "chmod", "cksum", "dirname", "env", "grep", "head", "ln", "mkdir", "rm", "sed", "touch", "true"]
+TOOLS = ["cat", "chmod", "cksum", "dirname", "env", "grep", "head", "ln", "mkdir", "rm", "sed", "stat", "touch", "true"]
 
 # Programs that stand in for the system's. What they were told is in `calls`, what is installed in `installed`.
 STUBS = {
     "gcc": "",
-    "id": 'echo "$UID_TOLD"',
+    "id": """
+        case "$1" in
+        -un) echo alice ;;
+        -Gn) echo alice sudo $(cat groups) ;;
+        *) echo "$UID_TOLD" ;;
+        esac""",
+    "apt-cache": '! grep -qxF -- "$2" unknown 2>/dev/null',
     "sudo": 'echo "sudo $*" >>calls; exit 1',
     "apt-config": "echo \"lists='$PWD/lists/'\"",
     "apt-get": """
@@ -52,6 +58,8 @@ class Checkout:
             (folder / "bin" / name).symlink_to(shutil.which(name) or "/nonexistent")
         (folder / "bin/python3").symlink_to(sys.executable)
         (folder / "installed").touch()
+        (folder / "groups").touch()
+        self.release("bookworm")
         (folder / "lists").mkdir()
         (folder / "lists/archive_Packages").touch()
 
@@ -59,6 +67,14 @@ class Checkout:
         path = self.folder / "bin" / name
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
+
+    def release(self, codename: str, files: str = "/nonexistent") -> None:
+        """Makes it a machine of that release, with these sockets and devices of engines."""
+        (self.folder / "os-release").write_text(f'NAME="A system"\nVERSION_CODENAME={codename}\n')
+        text = (REPOSITORY / "setup.sh").read_text()
+        text = text.replace("os_release=/etc/os-release", f"os_release={self.folder}/os-release")
+        text = text.replace("/var/run/docker.sock /dev/kvm", files)
+        (self.folder / "setup.sh").write_text(text)
 
     def setup(self, uid: int = 0) -> tuple[list[str], str]:
         """What it called, and what it said."""
@@ -193,6 +209,101 @@ def test_headers_that_come_later_bring_the_extra(checkout: Checkout) -> None:
     calls, said = checkout.setup(uid=1000)
     has_headers = "libvirt's targets are left out" not in said  # Python's, on this machine
     assert [call for call in calls if call.endswith("--extra libvirt")] == calls[1:] * has_headers
+
+
+@pytest.mark.parametrize(("codename", "there"), [("bookworm", False), ("noble", False), ("trixie", True), ("", True)])
+def test_packages_names_only_what_the_suite_has(checkout: Checkout, codename: str, there: bool) -> None:
+    """Of the suite named, as an image of another one is made here, else of this machine's; apt need not have lists."""
+    shutil.rmtree(checkout.folder / "lists")
+    checkout.release(codename)
+    for asked in ([], [codename] if codename else []):
+        argv = ["/bin/sh", "./setup.sh", "--packages", *asked]
+        env = {"PATH": str(checkout.folder / "bin")}
+        done = subprocess.run(argv, cwd=checkout.folder, env=env, capture_output=True, text=True, check=True)
+        assert ("docker-cli" in done.stdout.split()) == there
+        assert {"docker.io", "util-linux-extra"} <= set(done.stdout.split())
+
+
+def test_debian_13_is_brought_its_split_packages(checkout: Checkout) -> None:
+    assert "docker-cli" not in packages(checkout.setup()[0][0])
+    (checkout.folder / "installed").write_text("")
+    checkout.release("trixie")
+    (install,), _ = checkout.setup()
+    assert "docker-cli" in packages(install)
+
+
+def test_a_package_that_apt_does_not_have_is_named_and_the_rest_installed(checkout: Checkout) -> None:
+    (checkout.folder / "unknown").write_text("mmdebstrap\n")
+    for lists in (True, False):
+        if not lists:
+            (checkout.folder / "installed").write_text("")
+            shutil.rmtree(checkout.folder / "lists")
+        calls, said = checkout.setup()
+        install = next(call for call in calls if " install " in call)
+        assert "mmdebstrap" not in packages(install) and "bubblewrap" in packages(install)
+        assert "setup: this system's archive has no package mmdebstrap\n" in said
+
+
+@pytest.fixture
+def engine_files(tmp_path: Path) -> list[Path]:
+    """A socket and a device of an engine, which this process may not use: of two groups, unless it runs as root."""
+    files = [tmp_path / "docker.sock", tmp_path / "kvm"]
+    for file, group in zip(files, ("games", "video"), strict=True):
+        file.touch()
+        file.chmod(0o660)
+        shutil.chown(file, group=group)
+    return files
+
+
+ORDINARY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and become an ordinary user")
+class TestGroups:
+    """The last line of set-up, for a user whom an engine's socket or device does not let in."""
+
+    def last_line(self, checkout: Checkout, files: list[Path], uid: int = 1000) -> str:
+        checkout.release("bookworm", " ".join(map(str, files)))
+        script = (checkout.folder / "setup.sh").read_text()
+        functions = script[: script.index('if [ "${1-}" = --packages ]')]
+        env = {"PATH": str(checkout.folder / "bin"), "UID_TOLD": str(uid)}
+        for folder in [checkout.folder, *checkout.folder.parents][:3]:
+            folder.chmod(0o755)
+        done = subprocess.run(
+            [*ORDINARY, "/bin/sh", "-c", f"{functions}\nsay_how_to_be_let_in", "./setup.sh"],
+            cwd=checkout.folder, env={**env, "PATH": f"{env['PATH']}:/usr/bin"}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def test_groups_of_socket_and_device_are_joined(self, checkout: Checkout, engine_files: list[Path]) -> None:
+        asked = "setup: to use Docker or KVM, please run this, then log in again: sudo usermod -aG games,video alice\n"
+        assert self.last_line(checkout, engine_files) == asked
+
+    def test_missing_files_ask_for_nothing(self, checkout: Checkout, tmp_path: Path) -> None:
+        assert self.last_line(checkout, [tmp_path / "docker.sock", tmp_path / "kvm"]) == ""
+
+    def test_root_is_asked_for_nothing(self, checkout: Checkout, engine_files: list[Path]) -> None:
+        assert self.last_line(checkout, engine_files, uid=0) == ""
+
+    def test_a_file_that_is_open_to_all_asks_for_nothing(self, checkout: Checkout, engine_files: list[Path]) -> None:
+        engine_files[0].chmod(0o666)
+        assert self.last_line(checkout, engine_files).endswith("usermod -aG video alice\n")
+
+    def test_a_group_that_does_not_help_is_not_joined(self, checkout: Checkout, engine_files: list[Path]) -> None:
+        engine_files[0].chmod(0o600)
+        os.chown(engine_files[1], 0, 0)
+        assert self.last_line(checkout, engine_files) == ""
+
+    def test_one_group_is_named_once(self, checkout: Checkout, engine_files: list[Path]) -> None:
+        shutil.chown(engine_files[0], group="video")
+        assert self.last_line(checkout, engine_files).endswith("usermod -aG video alice\n")
+
+    def test_a_member_of_an_older_session_logs_in_again(self, checkout: Checkout, engine_files: list[Path]) -> None:
+        (checkout.folder / "groups").write_text("games")
+        joined, missing = self.last_line(checkout, engine_files).splitlines()
+        assert joined == "setup: please log in again: this session is older than alice's membership of games"
+        assert missing.endswith("sudo usermod -aG video alice")
 
 
 def run_make(*arguments: str, **variables: str) -> list[str]:

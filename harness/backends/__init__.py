@@ -8,7 +8,7 @@ instance is ready; whatever it makes outside of Python's memory it makes under `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +102,7 @@ class Backend(ABC):
     name: ClassVar[str]
     api: ClassVar[int] = API
     remedy: str = ""
-    """What would have to change for what `probe` found to be better: `doctor` tells it."""
+    """How to improve what `probe` found, such as a command that lets this user use KVM. It is recorded and shown."""
 
     def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
         """Raises BadInput for options that this engine does not have."""
@@ -129,6 +129,13 @@ class Backend(ABC):
 
         May start an engine of its own, which lives until `close`.
         """
+
+    def ingredients(self) -> Mapping[str, Callable[[], str]]:
+        """{name: function} for what a target needs besides its engine and a bundle, such as a guest kernel.
+
+        Each function provides it and returns a description of it. Raises Unavailable where that is not possible.
+        """
+        return {}
 
     @abstractmethod
     def prepare(self, bundle: Bundle, limits: Limits) -> AbstractContextManager[Image]:

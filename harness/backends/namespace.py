@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from harness import cgroup, mounts
+from harness import cgroup, mounts, remedies
 from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, environment
 from harness.bundle import DEVICES, Bundle
 from harness.cgroup import ControlGroup
@@ -99,11 +99,8 @@ class Namespace(Backend):
         try:
             run([*self.entry, find("true", "coreutils")])
         except CommandFailed as error:
-            raise Unavailable(
-                f"the kernel refuses new {', '.join(self.kinds)} namespaces: {error}",
-                "run as root, or allow unprivileged user namespaces (sysctl user.max_user_namespaces, "
-                "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
-            ) from error
+            reason = f"the kernel refuses new {', '.join(self.kinds)} namespaces: {error}"
+            raise Unavailable(reason, remedies.user_namespaces(), error.detail) from error
         profile = {
             "namespaces": self.kinds,
             "root": self.root_by,

@@ -14,7 +14,7 @@ from harness.cli.comparing import baseline_group, compare
 from harness.cli.looking import clean, doctor, facts, report, site
 from harness.cli.measuring import ab, run
 from harness.cli.options import BAD_INPUT, NOTHING_RAN, SOME_FAILED
-from harness.cli.telling import say, tell_left_behind
+from harness.cli.telling import say, say_detail, tell_left_behind
 from harness.errors import BadInput, Incomparable, LeftBehind, Unavailable, WeighbridgeError
 from harness.signals import Interrupted, check, interruptible
 
@@ -54,6 +54,7 @@ def main(command: click.Command = cli) -> None:
         code = BAD_INPUT
     except Unavailable as error:
         say(f"{error.reason}. Try: {error.hint}")
+        say_detail(error.detail)
         code = NOTHING_RAN
     except Incomparable as error:
         say(str(error))

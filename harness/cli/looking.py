@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, in_language
 from harness.cli.telling import say, show_table, write_report
 from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from harness.doctor import Finding
 
 REPORTS = Path("reports")
 
@@ -51,25 +55,60 @@ def site(folder: Path | None, lang: str) -> int:
 @click.option("--libvirt-uri", help="A libvirt daemon in place of the embedded driver.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor(as_json: bool, **flags: Any) -> int:
-    """What can run here, and for the rest why not and what to do. Really starts the engines, and a guest under KVM."""
+    """Check what can run here, and what to do about the rest.
+
+    For each target it builds a bundle, starts the engine, boots a guest under KVM and launches one instance.
+    """
     import msgspec
 
     from harness import plan
     from harness.doctor import examine
     from harness.host import describe
-    from harness.wording import label
 
-    findings, lab = examine(plan.make(None, flags)), describe().lab
+    lab, findings, shown = describe().lab, [], set[str]()
+    with closing(examine(plan.make(None, flags), _show_progress)) as examined:
+        for finding in examined:
+            _clear_progress()
+            findings.append(finding)
+            if not as_json:
+                _print_finding(finding, lab, shown)
     if as_json:
         print(msgspec.json.encode(findings).decode())
-    for finding in findings if not as_json else ():
-        if finding.record is not None:
-            record = finding.record
-            remedy = f". For KVM: {finding.hint}" if finding.hint else ""
-            print(f"{label(record, lab)}: {record.engine} {record.version}, whose: {record.whose}{remedy}")
-        else:
-            print(f"{finding.target}: not here: {finding.reason}. Try: {finding.hint}")
     return 0 if any(finding.record for finding in findings) else NOTHING_RAN
+
+
+def _show_progress(name: str) -> None:
+    """Show a check as it begins, in one line of a terminal, which the next one overwrites."""
+    from harness.wording import line
+
+    if sys.stderr.isatty():
+        print(f"\r\x1b[Kchecking {line(name)} ...", end="", file=sys.stderr, flush=True)
+
+
+def _clear_progress() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _print_finding(finding: Finding, lab: str | None, shown: set[str]) -> None:
+    """Print a target with its checks as soon as it is known. shown: the details that were printed before."""
+    from harness.wording import label, line, not_here, plain
+
+    if finding.record is not None:
+        record = finding.record
+        print(f"{label(record, lab)}: {record.engine} {record.version}, whose: {record.whose}")
+    else:
+        print(line(not_here(finding.target, finding.reason or "", finding.hint or "")))
+    for check in finding.checks:
+        remedy = f". Try: {check.remedy}" if check.remedy else ""
+        if not check.works and check.finding != finding.reason:
+            print(f"  {line(f'{check.name}: no: {check.finding}{remedy}')}")
+        elif check.works and check.name != "engine":  # is in the first line
+            print(f"  {line(f'{check.name}: {check.finding}')}")
+    if finding.detail and finding.detail not in shown:
+        print("".join(f"  {each}\n" for each in plain(finding.detail).splitlines()), end="")
+        shown.add(finding.detail)
+    sys.stdout.flush()
 
 
 @click.command()

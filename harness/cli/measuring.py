@@ -11,10 +11,10 @@ import click
 
 from harness.cli.comparing import gate_code, show
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, gating, measuring
-from harness.cli.telling import say, show_table, tell_left_behind, write_report
+from harness.cli.telling import say, say_detail, show_table, tell_left_behind, write_report
 from harness.elapsed import lasting
 from harness.errors import BadInput, LeftBehind
-from harness.wording import count_runs
+from harness.wording import count_runs, not_here, without_kvm
 
 if TYPE_CHECKING:
     from harness.campaign import Campaign, Outcome
@@ -129,8 +129,15 @@ def _reap_leftovers() -> None:
 
 
 def _tell(outcome: Outcome, chosen: Plan, output: Path) -> None:
+    shown: set[str] = set()
     for absent in outcome.unavailable:
-        say(f"{absent.target}: not here: {absent.reason}. Try: {absent.hint}")
+        say(not_here(absent.target, absent.reason, absent.hint))
+        if absent.detail and absent.detail not in shown:  # one failed build is the reason of every target
+            say_detail(absent.detail)
+            shown.add(absent.detail)
+    for target in outcome.targets:
+        if target.remedy:
+            say(without_kvm(target.target, target.accelerator_reason, target.remedy))
     if outcome.precise:
         say(outcome.precise)
     if outcome.stopped and (outcome.measured or outcome.interrupted):

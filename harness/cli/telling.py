@@ -8,11 +8,17 @@ from pathlib import Path
 
 from harness.elapsed import lasting
 from harness.errors import LeftBehind
-from harness.wording import line
+from harness.wording import line, plain
 
 
 def say(text: str) -> None:
     print(f"weighbridge: {' '.join(line(text).split())}", file=sys.stderr)
+
+
+def say_detail(detail: str) -> None:
+    """Print the lines that belong to the message before, such as a failed command and its output."""
+    for each in plain(detail).splitlines():
+        print(f"  {each}", file=sys.stderr)
 
 
 def tell_left_behind(error: LeftBehind) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import grp
 import os
-import pwd
 import shutil
 import socket
 import stat
@@ -19,7 +18,7 @@ import docker as sdk
 import requests
 from docker.utils import version_lt
 
-from harness import pace
+from harness import pace, remedies
 from harness.engines import last_cause
 from harness.engines.docker_endpoint import DOCKER_SOCKET, Endpoint, unusable
 from harness.errors import Unavailable
@@ -59,7 +58,7 @@ def _connect_unix(endpoint: Endpoint, path: str, timeout: float) -> None:
     except OSError as error:
         raise _unusable(endpoint, f"{path}: {error.strerror}", _service("restart", endpoint)) from error
     if not stat.S_ISSOCK(about.st_mode):
-        remedy = _as_root(f"{'rmdir' if stat.S_ISDIR(about.st_mode) else 'rm'} {path}")
+        remedy = remedies.privileged(f"{'rmdir' if stat.S_ISDIR(about.st_mode) else 'rm'} {path}")
         raise _unusable(endpoint, f"{path} is not a socket", f"{remedy} && {_service('restart', endpoint)}")
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -118,7 +117,7 @@ def _check_answer(endpoint: Endpoint, timeout: float) -> None:
         client.close()
     if too_old:
         why = f"the engine speaks version {spoken} of Docker's API, and {OLDEST_API} is the oldest that can be used"
-        raise _unusable(endpoint, why, _as_root("apt-get install docker.io"))
+        raise _unusable(endpoint, why, remedies.privileged("apt-get install docker.io"))
 
 
 def _unusable(endpoint: Endpoint, why: str, remedy: str) -> Unavailable:
@@ -144,8 +143,8 @@ def _forbidden(endpoint: Endpoint, path: str, about: os.stat_result) -> Unavaila
         return Unavailable(reason, "run as root")
     if _is_member(about.st_gid):
         why = f"{reason}: you are in the group {name}, but this session began before you were"
-        return Unavailable(why, f"log in again, or run `newgrp {name}`")
-    return Unavailable(f"{reason}, which is for the group {name}", f"sudo usermod -aG {name} $USER, then log in again")
+        return Unavailable(why, remedies.join_group(name))
+    return Unavailable(f"{reason}, which is for the group {name}", remedies.join_group(name))
 
 
 def _group_name(gid: int) -> str | None:
@@ -161,11 +160,7 @@ def _is_in_session(gid: int) -> bool:
 
 def _is_member(gid: int) -> bool:
     """Whether the group database has this user in a group, whatever this session has."""
-    try:
-        user = pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return user.pw_gid == gid or user.pw_name in grp.getgrgid(gid).gr_mem
+    return remedies.has_member(grp.getgrgid(gid).gr_name, remedies.user_name())
 
 
 def _is_rootless(endpoint: Endpoint) -> bool:
@@ -176,7 +171,7 @@ def _is_rootless(endpoint: Endpoint) -> bool:
 def _start(endpoint: Endpoint) -> str:
     """The command by which there is an engine."""
     there = shutil.which("dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    return _service("start", endpoint) if there else _as_root("apt-get install docker.io")
+    return _service("start", endpoint) if there else remedies.privileged("apt-get install docker.io")
 
 
 def _service(verb: str, endpoint: Endpoint) -> str:
@@ -187,8 +182,4 @@ def _service(verb: str, endpoint: Endpoint) -> str:
 def service(verb: str) -> str:
     """The command that starts or restarts the system's engine."""
     systemd = Path("/run/systemd/system").is_dir()
-    return _as_root(f"systemctl {verb} docker" if systemd else f"service docker {verb}")
-
-
-def _as_root(command: str) -> str:
-    return command if os.geteuid() == 0 else f"sudo {command}"
+    return remedies.privileged(f"systemctl {verb} docker" if systemd else f"service docker {verb}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlparse
 
-from harness import cgroup, places
+from harness import cgroup, places, remedies
 from harness.backends import Unseen
 from harness.command import CommandFailed, run
 from harness.command import find as program
@@ -209,7 +209,7 @@ def _runs_as() -> str:
     except KeyError:
         raise Unavailable(
             f"there is no user {QEMU_USER}, whom libvirt looks up before it reads its configuration",
-            "apt-get install libvirt-daemon-system",
+            remedies.install("libvirt-daemon-system"),
         ) from None
     except CommandFailed:
         return 'user = "root"\ngroup = "root"\n'

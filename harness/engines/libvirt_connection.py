@@ -11,11 +11,13 @@ Source: libvirt, src/rpc/virkeepalive.c; libvirt-host.html (virConnectSetKeepAli
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
+from harness import remedies
 from harness.errors import Unavailable
 
 LOG_VARIABLE = "LIBVIRT_LOG_OUTPUTS"
@@ -34,7 +36,7 @@ def sdk() -> Any:
     except ImportError as error:
         raise Unavailable(
             f"libvirt-python is not installed: {error}",
-            "apt-get install libvirt-dev pkg-config gcc python3-dev, then install the extra `libvirt`",
+            f"{remedies.install('libvirt-dev', 'pkg-config', 'gcc', 'python3-dev')}, then install the extra `libvirt`",
         ) from error
     finally:
         if unset:
@@ -95,8 +97,10 @@ def _open(libvirt: Any, uri: str) -> Any:
         return libvirt.open(uri)
     except libvirt.libvirtError as error:
         hint = "start it, or leave out --engines user for the embedded driver"
+        if not is_embedded(uri) and re.search("Permission denied|authentication|access denied", str(error)):
+            hint = remedies.join_group("libvirt")
         if is_embedded(uri):
-            hint = "apt-get install libvirt-daemon-system qemu-system-x86"
+            hint = remedies.install("libvirt-daemon-system", "qemu-system-x86")
         raise Unavailable(f"libvirt at {uri.partition('?')[0]}: {error.get_error_message()}", hint) from error
 
 

@@ -128,8 +128,18 @@ def bundles(campaign: Campaign) -> Table:
 
 
 def unavailable(campaign: Campaign) -> Table:
+    """The targets that could not run, and those that ran, but not under KVM: each with its reason and remedy."""
     rows = [(absent.target, absent.reason, absent.hint) for absent in campaign.unavailable]
-    about = tuple(About(absent.target) for absent in campaign.unavailable)
+    software = [target for target in campaign.configurations if target.remedy]
+    rows += [
+        (
+            Words("{target} under KVM", target=line(target.target)),
+            target.reason or Words("the reason was not recorded"),
+            target.remedy or "",
+        )
+        for target in software
+    ]
+    about = (*(About(absent.target) for absent in campaign.unavailable), *(About(line(c.target)) for c in software))
     columns = (Words("Target"), Words("Reason"), Words("Hint"))
     return Table(Words("What could not run here"), columns, tuple(rows), about=about)
 

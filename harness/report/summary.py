@@ -20,7 +20,10 @@ from harness.wording import Labels, Words, accelerator, line, plain
 
 @dataclass(frozen=True)
 class Configuration:
-    """A named configuration: everything that stands behind a target's key. machine: what ran the guest, in a word."""
+    """A named configuration: everything that stands behind a target's key.
+
+    machine: what ran the guest, in a word. reason, remedy: why that is not KVM, and how to change it.
+    """
 
     target: str
     label: str
@@ -30,6 +33,8 @@ class Configuration:
     accelerator: str | None
     machine: str | None
     profile: dict[str, object]
+    reason: str | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,8 @@ def _campaign(result: Result) -> Campaign:
                 accelerator(t),
                 findings.machine(t),
                 dict(t.profile),
+                t.accelerator_reason and line(t.accelerator_reason),
+                t.remedy and line(t.remedy),
             )
             for t in result.targets
         ),

@@ -14,7 +14,7 @@ from harness.meters.isolation import CAPABILITIES, Isolation
 from harness.model import Applied
 from harness.report import findings, matrix, tables
 from harness.report.summary import Campaign, Summary
-from harness.wording import line
+from harness.wording import line, not_here, without_kvm
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -74,7 +74,10 @@ def _troubles(campaign: Campaign, console: Console) -> None:
     if campaign.incomplete:
         console.print(Text(f"incomplete: campaign {campaign.id}: {campaign.incomplete}", style="yellow"))
     for absent in campaign.unavailable:
-        console.print(Text(f"{absent.target}: not here: {absent.reason}. Try: {absent.hint}", style="yellow"))
+        console.print(Text(not_here(absent.target, absent.reason, absent.hint), style="yellow"))
+    for target in campaign.configurations:
+        if target.remedy:
+            console.print(Text(without_kvm(line(target.target), target.reason, target.remedy), style="yellow"))
     alike = Counter((f.label, f.failed_in, f.type, f.message) for f in campaign.failures)
     for (label, *told), times in alike.items():
         console.print(Text(f"failed: {label}, {times} of its runs: {': '.join(told)}", style="red"))

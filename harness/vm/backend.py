@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from harness import bundle as bundles
-from harness import pace, workloads
+from harness import pace, remedies, workloads
 from harness.backends import Backend, Image, Instance, Options, Part, Unseen
 from harness.bundle import Bundle
 from harness.command import find, run, version_of
@@ -144,6 +144,9 @@ class VmBackend(Backend):
     def ready_factor(self) -> float:
         return super().ready_factor() * (1 if self.accelerator == "kvm" else EMULATED)
 
+    def ingredients(self) -> Mapping[str, Callable[[], str]]:
+        return {"guest kernel": lambda: f"{self.kernel.version} ({self.kernel.package or self.kernel.image})"}
+
     def version(self) -> str:
         """Of the emulator, by itself."""
         return version_of(self.emulator).removeprefix("QEMU emulator version ").partition(" ")[0]
@@ -169,19 +172,12 @@ class VmBackend(Backend):
     def choose_accelerator(self, refusal: str | None = None) -> tuple[Accelerator, str]:
         """KVM only after it ran this very guest kernel to its doorbell; else software emulation, and the reason.
 
-        refusal: why the engine itself would not use KVM.
+        refusal: why libvirt would not use KVM.
         """
-        asked = self.options.get("accel")
-        if asked == "tcg":
-            return "tcg", "asked for by the target"
-        verdict = kvm.refusal() or (Verdict(False, refusal) if refusal else self._kvm())
-        if verdict.works:
-            return "kvm", verdict.reason
-        if asked == "kvm":
-            hints = filter(None, (verdict.hint, "leave out accel=kvm for software emulation"))
-            raise Unavailable(f"KVM does not work here: {verdict.reason}", ", or ".join(hints))
-        self.remedy = verdict.hint
-        return "tcg", verdict.reason
+        refused = refusal and Verdict(False, refusal, remedies.restart_libvirt())
+        found = kvm.decide(self.options.get("accel"), lambda: refused or self._kvm())
+        self.remedy = found.hint
+        return "kvm" if found.works else "tcg", found.reason
 
     def _kvm(self) -> Verdict:
         return kvm.verdict(self.ledger, self.emulator, self.kernel, bundles.build(workloads.load("hello")))

@@ -131,7 +131,9 @@ def _fetch(draft: Path) -> None:
         versions = debian.unpack([meta], unpacked)
     except (Unavailable, BadInput) as error:
         told, hint = f"Debian's guest kernel {meta} cannot be had: {error}", "name a kernel by --kernel and --modules"
-        raise Unavailable(told, f"{error.hint}, or {hint}" if isinstance(error, Unavailable) else hint) from error
+        if isinstance(error, BadInput):
+            raise Unavailable(told, hint) from error
+        raise Unavailable(told, f"{error.hint}, or {hint}", error.detail) from error
     package = next(name for name in versions if name.startswith("linux-image-") and name != meta)
     image = next((unpacked / "boot").glob("vmlinuz-*"))
     version, digest = _inspect(image)

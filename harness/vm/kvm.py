@@ -6,20 +6,22 @@ as it sets a register, the guest may spin for minutes, or stop at an instruction
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import pace, places, signals
+from harness import pace, places, remedies, signals
 from harness.bundle import Bundle
 from harness.command import version_of
 from harness.doorbell import Doorbell
-from harness.errors import ExitedBeforeReady, RunError, StartTimeout
+from harness.errors import ExitedBeforeReady, RunError, StartTimeout, Unavailable
 from harness.ledger import Ledger
 from harness.process import tail
 from harness.vm import guest, qemu
@@ -86,13 +88,32 @@ def verdict(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle) -
     return _passing[key]
 
 
+def decide(asked: str | None, probe: Callable[[], Verdict]) -> Verdict:
+    """Return whether a guest is to run under KVM. asked: the target's accel, kvm or tcg; probe: called where it counts.
+
+    Raises Unavailable where KVM was asked for and does not work.
+    """
+    if asked == "tcg":
+        return Verdict(False, "asked for by the target")
+    found = refusal() or probe()
+    if asked == "kvm" and not found.works:
+        hints = filter(None, (found.hint, "leave out accel=kvm for software emulation"))
+        raise Unavailable(f"KVM does not work here: {found.reason}", ", or ".join(hints))
+    return found
+
+
 def refusal() -> Verdict | None:
-    """What needs no guest to be found out."""
+    """Return why KVM cannot be used here, as far as that shows without a guest; None where a guest has to show it."""
     if not DEVICE.exists():
-        hint = "load kvm_intel or kvm_amd; in a virtual machine, have its host offer nested virtualization"
-        return Verdict(False, f"there is no {DEVICE}", hint)
-    if not os.access(DEVICE, os.R_OK | os.W_OK, effective_ids=True):
-        return Verdict(False, f"not permitted to open {DEVICE}", "add yourself to the group kvm, and log in anew")
+        return Verdict(False, f"there is no {DEVICE}", remedies.load_kvm())
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            return Verdict(False, f"not permitted to open {DEVICE}", remedies.open_kvm(DEVICE))
+        if error.errno == errno.EPERM:  # the file's mode allows it, the device cgroup of a container does not
+            return Verdict(False, f"not permitted to open {DEVICE}: {error.strerror}", remedies.KVM_IN_CONTAINER)
+        return Verdict(False, f"{DEVICE} cannot be opened: {error.strerror}", remedies.load_kvm())
     return None
 
 

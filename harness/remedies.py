@@ -1,0 +1,145 @@
+"""Remedies: for each thing that an ordinary user may lack, the one command that provides it.
+
+Each text is made here once, so `doctor`, `run`, the table and the report show the same words.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+from pathlib import Path
+
+USER_NAMESPACE_REFUSED = (
+    r"(?:unshare|bwrap|newuidmap|newgidmap): .*(?:unshare failed|new namespace|uid.?map|gid.?map|not permitted)"
+)
+"""How unshare(1), bwrap(1) and newuidmap(1) say that this user must not have a user namespace."""
+SYSCTLS = Path("/proc/sys")
+NAMESPACE_SYSCTLS = (  # name, the value that forbids user namespaces, the value that allows them
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("user.max_user_namespaces", "0", "10000"),
+)
+SYSFS = Path("/sys/module")
+CPUINFO = Path("/proc/cpuinfo")
+UDEV = Path("/run/udev/control")
+KVM_MODULES = {"vmx": "kvm_intel", "svm": "kvm_amd"}
+KVM_IN_CONTAINER = "start this container with `docker run --device /dev/kvm`"
+GROUP_MAY_USE = stat.S_IRGRP | stat.S_IWGRP
+
+
+def join_group(group: str) -> str:
+    """Return how the current user becomes a member of a group: the command, then a new login.
+
+    A user who is a member already, since the session began, only has to log in again.
+    """
+    user = user_name()
+    if has_member(group, user):
+        return f"log in again, or run `newgrp {group}`: this session began before {user} was in the group"
+    return f"run `{privileged(f'usermod -aG {group} {user}')}`, then log in again"
+
+
+def install(*packages: str) -> str:
+    """Return the command that installs Debian packages."""
+    return privileged(f"apt-get install {' '.join(packages)}")
+
+
+def privileged(command: str) -> str:
+    """Return a shell command as this user has to type it for root to run it."""
+    return command if os.geteuid() == 0 else f"sudo {command}"
+
+
+def open_kvm(device: Path) -> str:
+    """Return how a user who must not open /dev/kvm is let in: by its group, or where that is of no use, by its mode.
+
+    A udev rule survives the next boot; without udev, in most containers, the mode itself is changed.
+    """
+    if (group := group_of(device)) is not None:
+        return join_group(group)
+    if UDEV.exists():
+        rule = 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"'
+        return (
+            f"run `echo '{rule}' | {privileged('tee /etc/udev/rules.d/99-kvm.rules')} && "
+            f"{privileged('udevadm control --reload-rules')} && {privileged('udevadm trigger --name-match=kvm')}`"
+        )
+    return f"run `{privileged(f'chmod 666 {device}')}`"
+
+
+def load_kvm() -> str:
+    """Return how a machine gets /dev/kvm: by the module for its CPU, or why there is no module for it.
+
+    Source: the flags `vmx` (Intel), `svm` (AMD) and `hypervisor` (this machine is a guest) of /proc/cpuinfo.
+    """
+    found = re.search(r"^flags\s*:(.*)$", _read(CPUINFO) or "", re.MULTILINE)
+    flags = found[1].split() if found else []
+    module = next((module for flag, module in KVM_MODULES.items() if flag in flags), None)
+    if module is not None and (SYSFS / module).exists():
+        return KVM_IN_CONTAINER
+    if module is not None:
+        return f"run `{privileged(f'modprobe {module}')}`"
+    if "hypervisor" in flags:
+        return (
+            "this machine is a virtual one whose CPU has no virtualization: on its host, run "
+            "`sudo modprobe kvm_intel nested=1` (or kvm_amd) and give the machine the CPU model host-passthrough"
+        )
+    if flags:
+        return "nothing on this machine, unless its firmware setup has VT-x or AMD-V switched off: enable it there"
+    return "use a machine whose kernel has KVM: this kernel or CPU does not show virtualization"
+
+
+def restart_libvirt() -> str:
+    """Return how a libvirt daemon finds KVM that became available after the daemon started."""
+    return f"run `{privileged('systemctl restart libvirtd')}`: libvirt looks for KVM when it starts"
+
+
+def user_namespaces() -> str:
+    """Return how to get user namespaces: the sysctl that forbids them to ordinary users, else to run as root.
+
+    Ubuntu 23.10 and newer restrict them by AppArmor, Debian up to 10 by a sysctl of its own. Only a container refuses
+    them to root.
+    """
+    if os.geteuid() == 0:
+        return "run outside of this container, or start it with `docker run --privileged`"
+    for name, forbids, allows in NAMESPACE_SYSCTLS:
+        if _read(SYSCTLS / name.replace(".", "/")) == forbids:
+            return f"run `{privileged(f'sysctl {name}={allows}')}`, or run as root"
+    return "run as root: the kernel or a container refuses user namespaces to ordinary users"
+
+
+def user_name() -> str:
+    """Return the current user's name; `$USER`, for the shell to fill in, where the uid has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "$USER"
+
+
+def group_of(path: Path) -> str | None:
+    """Return the group whose members may read and write a device or socket; None where membership does not help.
+
+    The group root is never returned: joining it would give far more than this one file.
+    """
+    try:
+        status = path.stat()
+        group = grp.getgrgid(status.st_gid).gr_name
+    except (OSError, KeyError):
+        return None
+    return group if status.st_gid != 0 and status.st_mode & GROUP_MAY_USE == GROUP_MAY_USE else None
+
+
+def has_member(group: str, user: str) -> bool:
+    """Whether the user database has the user in the group, whatever this session has."""
+    try:
+        entry = grp.getgrnam(group)
+        return user in entry.gr_mem or pwd.getpwnam(user).pw_gid == entry.gr_gid
+    except KeyError:
+        return False
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
