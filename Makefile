@@ -20,20 +20,20 @@ endif
 setup:
 	./setup.sh
 
-run: setup
+# Without what only tests and linters need.
+run:
+	./setup.sh --no-dev
 	$(BIN)/weighbridge run --workloads hello,python,redis --report reports/latest $(ARGS)
 
 test: setup browser lint
 	WEIGHBRIDGE_REQUIRE=$(REQUIRE) $(BIN)/pytest
 
-# What shows the pages to the tests, Chinese ones too: without its glyphs a browser looks for them for a minute. And
-# fincore, with which they verify cold starts: Debian 13 moved it from util-linux to another package.
-FINCORE = $(shell command -v fincore >/dev/null || echo util-linux-extra)
+# What shows the pages to the tests, Chinese ones too: without its glyphs a browser looks for them for a minute.
 browser:
-	./setup.sh chromium fonts-wqy-microhei$(FINCORE:%= %)
+	./setup.sh chromium fonts-wqy-microhei
 
 # While working: the tests that take a minute in all and need nothing, on .venv as it is.
-check: .venv lint
+check: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"
 
 # What KVM does, on machines that have none: in one that is emulated for it. DIRECT=1: on this one, without that.
@@ -43,13 +43,14 @@ lab: setup
 	$(BIN)/python -m lab $(if $(DIRECT),--direct) $(if $(SYSTEM),--system $(SYSTEM)) $(if $(PUBLISH),--publish)
 
 # That the statistics hold, from recorded campaigns and by simulation, in some minutes: results/proofs.json.
-proofs: .venv
+proofs: $(BIN)/ruff
 	$(BIN)/python -m selfbench.proofs
 
-lint:
+lint: $(BIN)/ruff
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-.venv:
+# Only the tests' packages bring it.
+$(BIN)/ruff:
 	./setup.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes this checkout ready: the Debian packages that are missing, and .venv as uv.lock has it.
-# What is named as arguments is installed too. A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
+# What is named as arguments is installed too. With --no-dev first, what only tests and linters need is left out. A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
 # At the end it prints the command that an ordinary user needs to be let in by Docker and KVM, if one is needed.
 # With --packages [SUITE] it only prints the packages that a machine lacks that has nothing: a Debian or Ubuntu of that
 # codename, else of this machine's.
@@ -138,11 +138,16 @@ install_packages() {
         say "apt-get could not install all of: $*"
 }
 
-# What .venv was made of and for.
+# What .venv was made of and for. $1: --no-dev, or nothing.
 state() {
     pwd -P
-    echo "$("$python" -V) $python $extra"
+    echo "$("$python" -V) $python $extra $1"
     cat setup.sh pyproject.toml uv.lock | cksum
+}
+# A .venv that has the tests' packages too serves as well as one without.
+is_synced() {
+    synced=$(cat .venv/.synced 2>/dev/null) || return 1
+    [ "$synced" = "$(state "$groups")" ] || [ "$synced" = "$(state "")" ]
 }
 venv_runs() { .venv/bin/python -c '' 2>/dev/null; }
 venv_was_moved() { [ -e .venv/.synced ] && [ "$(head -n 1 .venv/.synced)" != "$(pwd -P)" ]; }
@@ -160,10 +165,10 @@ sync_venv() {
         fi
     fi
     # --inexact: uv itself may be in .venv, and is not in uv.lock.
-    # shellcheck disable=SC2086 # two words or none
+    # shellcheck disable=SC2086 # words or none
     UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never \
-        "$uv" sync --frozen --inexact --python "$python" $extra
-    state >.venv/.synced
+        "$uv" sync --frozen --inexact --python "$python" $extra $groups
+    state "$groups" >.venv/.synced
 }
 
 # The groups, separated by commas, that let a user in: each owns a socket or device that is there, and that this session
@@ -207,6 +212,11 @@ if [ "${1-}" = --packages ]; then
     echo $(packages_without_substitute | in_suite "$suite")
     exit
 fi
+groups=
+if [ "${1-}" = --no-dev ]; then
+    groups=--no-dev
+    shift
+fi
 also=$*
 find_python
 # shellcheck disable=SC2046 # a list of words
@@ -222,7 +232,7 @@ if libvirt_has_headers && python_has_headers && has gcc; then
 else
     say "libvirt's targets are left out: their Python package cannot be built without libvirt-dev, python3-dev and gcc"
 fi
-if ! [ -x .venv/bin/weighbridge ] || ! venv_runs || [ "$(state)" != "$(cat .venv/.synced 2>/dev/null)" ]; then
+if ! [ -x .venv/bin/weighbridge ] || ! venv_runs || ! is_synced; then
     sync_venv
 fi
 say_how_to_be_let_in

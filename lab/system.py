@@ -68,7 +68,7 @@ class System:
 
 def get() -> System:
     """The newest alone is kept. Raises Unavailable where it cannot be made."""
-    packages = [f"linux-image-cloud-{debian.architecture()}", *run([ROOT / "setup.sh", "--packages"]).split()]
+    packages = [f"linux-image-cloud-{debian.architecture()}", *run([ROOT / "setup.sh", "--packages", debian.SUITE]).split()]
     locked = run([uv(), "export", "--frozen", "--extra", "libvirt", "--no-emit-project", "--quiet", "--project", ROOT])
     hello = bundle.build(workloads.load("hello"))
     parts = [*packages, debian.SUITE, *debian.sources(), locked, hello.sha256]

@@ -76,11 +76,13 @@ class Checkout:
         text = text.replace("/var/run/docker.sock /dev/kvm", files)
         (self.folder / "setup.sh").write_text(text)
 
-    def setup(self, uid: int = 0) -> tuple[list[str], str]:
+    def setup(self, *options: str, uid: int = 0) -> tuple[list[str], str]:
         """What it called, and what it said."""
         (self.folder / "calls").write_text("")
         env = {"PATH": str(self.folder / "bin"), "UID_TOLD": str(uid)}
-        done = subprocess.run(["/bin/sh", "./setup.sh"], cwd=self.folder, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            ["/bin/sh", "./setup.sh", *options], cwd=self.folder, env=env, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return (self.folder / "calls").read_text().splitlines(), done.stdout + done.stderr
 
@@ -113,6 +115,15 @@ def test_a_second_run_finds_nothing_to_do(checkout: Checkout) -> None:
     assert "gcc" not in packages(install)  # is here
     assert sync.startswith("uv sync --frozen --inexact --python /")
     assert checkout.setup() == ([], "")
+
+
+def test_no_dev_leaves_out_the_tests_packages_until_they_are_asked_for(checkout: Checkout) -> None:
+    (_, without), _ = checkout.setup("--no-dev")
+    assert without.endswith(" --no-dev")
+    assert checkout.setup("--no-dev") == ([], "")
+    (everything,), _ = checkout.setup()
+    assert everything.startswith("uv sync") and "--no-dev" not in everything
+    assert checkout.setup("--no-dev") == ([], "")
 
 
 @pytest.mark.parametrize("name", ["uv.lock", "pyproject.toml", "setup.sh"])
@@ -317,10 +328,10 @@ def run_make(*arguments: str, **variables: str) -> list[str]:
 def test_make_says_what_a_newcomer_is_told() -> None:
     lint = [".venv/bin/ruff format --check", ".venv/bin/ruff check", ".venv/bin/mypy"]
     assert run_make("run", "ARGS=--rounds 3") == [
-        "./setup.sh",
+        "./setup.sh --no-dev",
         ".venv/bin/weighbridge run --workloads hello,python,redis --report reports/latest --rounds 3",
     ]
-    *before, tests = run_make("test", "REQUIRE=docker", "FINCORE=")
+    *before, tests = run_make("test", "REQUIRE=docker")
     assert (before, tests) == (
         ["./setup.sh", "./setup.sh chromium fonts-wqy-microhei", *lint],
         "WEIGHBRIDGE_REQUIRE=docker .venv/bin/pytest",
@@ -330,16 +341,6 @@ def test_make_says_what_a_newcomer_is_told() -> None:
         '.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"',
     ]
     assert (REPOSITORY / ".ci/run").read_text().endswith("exec make test\n")
-
-
-@pytest.mark.parametrize("present", [True, False])
-def test_make_test_installs_fincore_where_it_is_missing(tmp_path: Path, present: bool) -> None:
-    for name in ("make", "sh", "id", "fincore"):
-        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
-    if not present:
-        (tmp_path / "fincore").unlink()
-    package = "" if present else " util-linux-extra"
-    assert run_make("browser", PATH=str(tmp_path)) == [f"./setup.sh chromium fonts-wqy-microhei{package}"]
 
 
 ENGINE_TEST = """

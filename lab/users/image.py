@@ -94,7 +94,7 @@ def sources(suite: str) -> list[str]:
 
 
 def _setup_packages(suite: str) -> list[str]:
-    return [name for name in run([ROOT / "setup.sh", "--packages"]).split() if name not in LEFT_TO_SETUP]
+    return [name for name in run([ROOT / "setup.sh", "--packages", suite]).split() if name not in LEFT_TO_SETUP]
 
 
 def _install(root: Path, suite: str, packages: Sequence[str]) -> None:
