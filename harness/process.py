@@ -145,8 +145,13 @@ def kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         return
+    wait_for_end(pidfd, "a process that was killed")
+
+
+def wait_for_end(pidfd: int, subject: str) -> None:
+    """Wait until a process that was told to end is gone. Raises EngineError, which calls it `subject`."""
     if not pace.wait_readable([pidfd], END_TIMEOUT, END_FACTOR):
-        raise EngineError(f"a process does not end within {pace.deadline(END_TIMEOUT, END_FACTOR):g} s of SIGKILL")
+        raise EngineError(f"{subject} has not ended after {pace.deadline(END_TIMEOUT, END_FACTOR):g} s")
 
 
 def tail(log: Path, size: int = LOG_TAIL) -> str:

@@ -13,6 +13,7 @@ import socket
 import struct
 from pathlib import Path
 
+from harness import pace
 from harness.command import CommandFailed, find, run
 from harness.errors import Unavailable
 from harness.limiting import Refusal, as_root
@@ -20,8 +21,8 @@ from harness.limiting import Refusal, as_root
 RUNTIME = Path("/run/user")
 SYSTEMD = Path("/run/systemd/system")
 """It exists where systemd is PID 1: sd_booted(3)."""
-TIMEOUT = 60.0
-"""Seconds for each of the two calls, which take 0.02 s on an idle machine."""
+TIMEOUT, FACTOR = 60.0, 1500
+"""Of pace.deadline: for each of the two calls, which take 0.02 s on an idle machine."""
 DELEGATE = (
     r"printf '[Service]\nDelegate=cpu memory pids\n' | sudo install -D -m 644 /dev/stdin"
     " /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload (then log in again)"
@@ -64,11 +65,12 @@ def request_scope(campaign: str) -> str:
         *("Description", "s", f"Weighbridge campaign {campaign}"),
     ]
     manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+    timeout = pace.deadline(TIMEOUT, FACTOR)
     try:
         busctl, systemctl = find("busctl", "systemd"), find("systemctl", "systemd")
         call = [busctl, "--user", "call", *manager, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", "4"]
-        run([*call, *properties, "0"], env=environment, timeout=TIMEOUT)
-        run([systemctl, "--user", "--quiet", "start", name], env=environment, timeout=TIMEOUT)
+        run([*call, *properties, "0"], env=environment, timeout=timeout)
+        run([systemctl, "--user", "--quiet", "start", name], env=environment, timeout=timeout)
     except Unavailable as absent:
         raise Refused(absent.reason, f"sudo {absent.hint}") from absent
     except CommandFailed as error:

@@ -16,11 +16,12 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Protocol
 
+from harness import pace
 from harness.command import find, run
 from harness.errors import EngineError, RunError, StartTimeout
 from harness.host import LAB
 from harness.ledger import Ledger
-from harness.process import END_TIMEOUT, tail
+from harness.process import END_FACTOR, END_TIMEOUT, tail
 from harness.vm import qemu
 from harness.wording import plain
 
@@ -56,7 +57,7 @@ def ran(
         try:
             with qemu.started(ledger, ledger.name(), argv, inherited, log) as child:
                 _listen(console, deadline, hear)
-                status = child.popen.wait(END_TIMEOUT)
+                status = child.popen.wait(pace.deadline(END_TIMEOUT, END_FACTOR))
         finally:
             for line in tail(log).splitlines():
                 hear(plain(line))

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from harness import backends, bundle, workloads
+from harness import backends, bundle, pace, workloads
 from harness import measure as measuring
 from harness.backends import DOORBELL, environment
 from harness.backends.host import Host, HostImage
@@ -31,7 +31,7 @@ QUESTION = "How long does `host` take to be ready, beside a bare posix_spawn and
 ROUNDS = 60
 AT_MOST = 1.10
 OURS, FLOOR = "host", "posix_spawn"
-TIMEOUT = 30.0
+TIMEOUT = pace.deadline(30.0, 750)
 """Seconds to READY."""
 
 

@@ -6,7 +6,6 @@ Source: Docker Engine API, /containers/create and /containers/{id}/start; `docke
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import docker as sdk
 import requests
 from docker.types import Mount
 
-from harness import cgroup
+from harness import cgroup, pace
 from harness.backends import DOORBELL, Backend, Image, Instance, Options, Part, Unseen, docker_store, environment
 from harness.backends.docker_release import connect, remove_container, remove_image
 from harness.backends.docker_store import Store
@@ -27,7 +26,7 @@ from harness.engines.docker import DockerEngine
 from harness.errors import BadInput, EngineError, ExitedBeforeReady, Unavailable
 from harness.ledger import Ledger
 from harness.model import Applied, Group, Limits, Plan, TargetRecord
-from harness.process import END_TIMEOUT, outermost, parents, process_tree, told
+from harness.process import END_FACTOR, END_TIMEOUT, outermost, parents, process_tree, told, wait_for_end
 
 LOG_LINES = 50
 INIT = ("/init",)
@@ -164,7 +163,9 @@ class Docker(Backend):
                 except ProcessLookupError:
                     raise ExitedBeforeReady(_ended(self._client, identity), _log(self._client, identity)) from None
                 doorbell.watch(pidfd)
-                stack.callback(_wait_for_end, shim_pidfd)  # the engine answers before its shim is gone
+                stack.callback(
+                    wait_for_end, shim_pidfd, "the shim of a removed container"
+                )  # the engine answers before its shim is gone
                 stack.callback(self._client.api.remove_container, identity, force=True, v=True)
                 yield Container(self._client, identity, groups, first, self._store, image.limits)
 
@@ -255,11 +256,6 @@ def _pidfd(pid: int) -> Iterator[int]:
         os.close(pidfd)
 
 
-def _wait_for_end(shim: int) -> None:
-    if not select.select([shim], [], [], END_TIMEOUT)[0]:
-        raise EngineError(f"the container's shim is still there {END_TIMEOUT:g} s after its removal")
-
-
 def _log(client: sdk.DockerClient, identity: str) -> str:
     return bytes(client.api.logs(identity, tail=LOG_LINES)).decode(errors="replace").strip()
 
@@ -267,6 +263,6 @@ def _log(client: sdk.DockerClient, identity: str) -> str:
 def _ended(client: sdk.DockerClient, identity: str) -> int | None:
     """The exit status of a container whose first process is dead, which the engine notices somewhat later."""
     try:
-        return int(client.api.wait(identity, timeout=int(END_TIMEOUT))["StatusCode"])
+        return int(client.api.wait(identity, timeout=round(pace.deadline(END_TIMEOUT, END_FACTOR)))["StatusCode"])
     except requests.RequestException:  # it does not notice
         return None

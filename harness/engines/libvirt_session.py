@@ -16,18 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness import pace
 from harness.engines import program
 from harness.engines.libvirt_traces import cache_folder
-from harness.errors import EngineError
 from harness.ledger import Ledger
-from harness.process import END_TIMEOUT, told
+from harness.process import told, wait_for_end
 
 DAEMONS = {"libvirt-sock": "libvirtd", "virtqemud-sock": "virtqemud", "virtlogd-sock": "virtlogd"}
 """{socket: the daemon that serves it}, in the order in which they are ended: a daemon before those that it uses."""
 CONNECTED = "03"
 """The state of a connected socket in /proc/net/unix (SS_CONNECTED of linux/net.h)."""
-CLOSING_TIMEOUT = 2.0
-"""Seconds that a daemon may take to notice that a client, as ourselves, has closed its connection."""
+CLOSING_TIMEOUT, CLOSING_FACTOR = 2.0, 50
+"""Of pace.deadline: for a daemon to notice that a client, as ourselves, has closed its connection."""
 DISPOSABLE = ("autostarted", "system.token", "*.pid", "capabilities/*.xml")
 """Files that a daemon makes again when it needs them."""
 
@@ -87,7 +87,7 @@ def _end_unused(pid: int, socket: Path) -> bool:
     except ProcessLookupError:
         return True
     try:
-        deadline = time.monotonic() + CLOSING_TIMEOUT
+        deadline = time.monotonic() + pace.deadline(CLOSING_TIMEOUT, CLOSING_FACTOR)
         while _clients(socket) and time.monotonic() < deadline:
             if select.select([pidfd], [], [], 0.01)[0]:
                 return True
@@ -95,8 +95,7 @@ def _end_unused(pid: int, socket: Path) -> bool:
         if not started_by_client or _clients(socket) or any((socket.parent / "qemu/run").glob("*.xml")):
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        if not select.select([pidfd], [], [], END_TIMEOUT)[0]:
-            raise EngineError(f"the session's {program(pid)} does not end within {END_TIMEOUT:g} s of SIGTERM")
+        wait_for_end(pidfd, f"the session's {program(pid)}")
     except ProcessLookupError:
         return True
     finally:
