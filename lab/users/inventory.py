@@ -22,16 +22,16 @@ HOMES = (".local/state/weighbridge", ".cache/libvirt", ".config/libvirt", ".conf
 PASSING = re.compile(
     r"/run/(systemd|udev|log|dbus|sudo|user/\d+/(systemd|bus|gnupg|dbus-1))(/|$)|/run/(motd|utmp|sshd)"
     r"|/tmp/systemd-private-|/var/tmp/systemd-private-|/overlay2/l(/|$)"
-    # libvirt's own notes about QEMU's capabilities and its locks, made at the first call and kept by it.
-    r"|/cache/libvirt/qemu/capabilities|/\.(cache|config)/libvirt|/run/user/\d+/libvirt|/run/libvirt/.*(sock|pid)$"
+    # libvirtd's own notes about QEMU's capabilities, made at the first call.
+    r"|/var/cache/libvirt/qemu/capabilities|/run/libvirt/.*(sock|pid)$"
     r"|/run/docker/|/run/containerd/io\.containerd"
 )
 """Paths that systemd, sshd, dockerd and libvirtd make for themselves, whoever uses them."""
 OWN_UNITS = re.compile(
     r"^(session-|user@|user-\d+|user-runtime-dir@|run-user-|ssh|dev-|sys-|apt-|systemd-|dpkg-|logrotate|man-db"
-    r"|polkit|dbus|init\.scope|proc-sys)"
+    r"|polkit|dbus|init\.scope|proc-sys|machine\.slice)"
 )
-"""Units that come and go with logins, devices and timers."""
+"""Units that come and go with logins, devices and timers, and the slice that systemd-machined keeps for all machines."""
 SYSCTLS = (
     *("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding"),
     *("net/bridge/bridge-nf-call-iptables", "kernel/apparmor_restrict_unprivileged_userns"),
@@ -70,7 +70,7 @@ def _units(prefix: Sequence[str]) -> Iterator[str]:
 def _cgroups() -> Iterator[str]:
     for folder, below, _ in os.walk("/sys/fs/cgroup"):
         below[:] = [name for name in below if not re.match(r"session-\d+\.scope$|ssh|systemd-|init\.scope", name)]
-        if not re.search(r"/(user-\d+\.slice|user@\d+\.service)$|/app\.slice|/polkit|/dbus|/apt-", folder):
+        if not re.search(r"/(user-\d+\.slice|user@\d+\.service)$|/app\.slice|/machine\.slice$|/polkit|/dbus|/apt-", folder):
             yield f"cgroup: {folder}"
 
 
