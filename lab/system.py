@@ -68,7 +68,7 @@ class System:
 
 def get() -> System:
     """The newest alone is kept. Raises Unavailable where it cannot be made."""
-    packages = [f"linux-image-cloud-{debian.architecture()}", *run([ROOT / "setup.sh", "--packages", debian.SUITE]).split()]
+    packages = [f"linux-image-cloud-{debian.architecture()}", *setup_packages(debian.SUITE)]
     locked = run([uv(), "export", "--frozen", "--extra", "libvirt", "--no-emit-project", "--quiet", "--project", ROOT])
     hello = bundle.build(workloads.load("hello"))
     parts = [*packages, debian.SUITE, *debian.sources(), locked, hello.sha256]
@@ -96,6 +96,11 @@ def cached(within: Path, parts: Sequence[str], make: Callable[[Path, Path], None
         if older != place and not older.name.startswith("."):
             places.remove(older)
     return place, True
+
+
+def setup_packages(suite: str) -> list[str]:
+    """The Debian packages that set-up installs on a machine of this suite that has none of them."""
+    return run([ROOT / "setup.sh", "--packages", suite]).split()
 
 
 def _make(draft: Path, folder: Path, packages: Sequence[str], locked: str, hello: Bundle) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import bundle, debian, places, workloads
-from harness.command import find, run
+from harness.command import find
 from harness.sandbox import ENDS
 from harness.vm import guest
 from harness.vm.guest import GuestKernel
 from lab import system
-from lab.system import CERTIFICATES, ROOT, ext4, tied
+from lab.system import CERTIFICATES, ext4, tied
 
 SUITES: Mapping[str, str] = {"debian12": "bookworm", "debian13": "trixie"}
 FILES = Path(__file__).parent / "files"
@@ -94,7 +94,7 @@ def sources(suite: str) -> list[str]:
 
 
 def _setup_packages(suite: str) -> list[str]:
-    return [name for name in run([ROOT / "setup.sh", "--packages", suite]).split() if name not in LEFT_TO_SETUP]
+    return [name for name in system.setup_packages(suite) if name not in LEFT_TO_SETUP]
 
 
 def _install(root: Path, suite: str, packages: Sequence[str]) -> None:

@@ -31,7 +31,8 @@ OWN_UNITS = re.compile(
     r"^(session-|user@|user-\d+|user-runtime-dir@|run-user-|ssh|dev-|sys-|apt-|systemd-|dpkg-|logrotate|man-db"
     r"|polkit|dbus|init\.scope|proc-sys|machine\.slice)"
 )
-"""Units that come and go with logins, devices and timers, and the slice that systemd-machined keeps for all machines."""
+"""Units that come and go with logins, devices and timers; machine.slice is systemd-machined's, for all machines."""
+SYSTEMDS_GROUPS = re.compile(r"/(user-\d+\.slice|user@\d+\.service|machine\.slice)$|/app\.slice|/polkit|/dbus|/apt-")
 SYSCTLS = (
     *("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding"),
     *("net/bridge/bridge-nf-call-iptables", "kernel/apparmor_restrict_unprivileged_userns"),
@@ -70,7 +71,7 @@ def _units(prefix: Sequence[str]) -> Iterator[str]:
 def _cgroups() -> Iterator[str]:
     for folder, below, _ in os.walk("/sys/fs/cgroup"):
         below[:] = [name for name in below if not re.match(r"session-\d+\.scope$|ssh|systemd-|init\.scope", name)]
-        if not re.search(r"/(user-\d+\.slice|user@\d+\.service)$|/app\.slice|/machine\.slice$|/polkit|/dbus|/apt-", folder):
+        if not SYSTEMDS_GROUPS.search(folder):
             yield f"cgroup: {folder}"
 
 
