@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from harness.decode import Undecodable, decode_json
 from harness.engines import SOCKET_PATH_LIMIT
 from harness.errors import Unavailable
 from harness.wording import line
@@ -204,10 +204,7 @@ def _context(name: str, undo: str) -> Endpoint:
 
 def _object(file: Path) -> dict[str, Any]:
     """A JSON object. Raises OSError, or ValueError for anything else."""
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    found = decode_json(file.read_text("utf-8"))
     if not isinstance(found, dict):
         raise ValueError("it is not a JSON object")
     return found
@@ -219,6 +216,6 @@ def _text(foreign: str) -> str:
 
 
 def _fault(error: OSError | ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+    if isinstance(error, Undecodable | UnicodeDecodeError):
         return f"it is not JSON ({error})"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
