@@ -163,9 +163,8 @@ class Docker(Backend):
                 except ProcessLookupError:
                     raise ExitedBeforeReady(_ended(self._client, identity), _log(self._client, identity)) from None
                 doorbell.watch(pidfd)
-                stack.callback(
-                    wait_for_end, shim_pidfd, "the shim of a removed container"
-                )  # the engine answers before its shim is gone
+                # The engine answers before the container's shim is gone.
+                stack.callback(wait_for_end, shim_pidfd, "the shim of a removed container")
                 stack.callback(self._client.api.remove_container, identity, force=True, v=True)
                 yield Container(self._client, identity, groups, first, self._store, image.limits)
 
