@@ -58,7 +58,7 @@ def steps(out: Path) -> list[Step]:
     weighbridge = ("-m", "harness")
     pytest = ("-m", "pytest", "-p", "no:cacheprovider", "-v", "--durations=0")
     return [
-        Step("doctor", (*weighbridge, "doctor", "--targets", ",".join(TARGETS)), 120),
+        Step("doctor", (*weighbridge, "doctor", "--targets", ",".join(TARGETS)), 300),
         Step("kvm", (*weighbridge, "run", "lab/kvm.toml", "--progress", "lines", "-o", kvm), 390),
         Step("conformance", (*pytest, *TESTS), 450, CONFORMANCE),
         Step("tcg", (*weighbridge, "run", "lab/tcg.toml", "--progress", "lines", "-o", tcg), 330),

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import bundle, debian, places, workloads
+from harness import build_failure, bundle, debian, places, workloads
 from harness.bundle import Bundle
-from harness.command import find, run
+from harness.command import CommandFailed, find, run
 from harness.errors import Unavailable
 from harness.ledger import Ledger
 from harness.sandbox import ENDS
@@ -122,8 +122,16 @@ def _unpack(root: Path, packages: Sequence[str]) -> None:
     alone = [find("unshare", "util-linux"), "--mount", "--pid", "--fork", "--kill-child"]
     options = ["--mode=root", "--variant=minbase", "--format=directory", f"--include={','.join(packages)}"]
     options += ["--aptopt=APT::Install-Recommends false"]
-    made: list[str | Path] = [find("mmdebstrap", "mmdebstrap"), *options, debian.SUITE, root, *debian.sources()]
-    tied([*alone, *made], timeout=LONGEST, scratch=root.parent)
+    mmdebstrap = find("mmdebstrap", "mmdebstrap")
+    bootstrap([*alone, mmdebstrap, *options, debian.SUITE, root, *debian.sources()], mmdebstrap, LONGEST, root.parent)
+
+
+def bootstrap(argv: Sequence[str | Path], mmdebstrap: str, timeout: float, scratch: Path) -> None:
+    """Run mmdebstrap. Raises Unavailable with the cause and the remedy where it fails."""
+    try:
+        tied(argv, timeout=timeout, scratch=scratch)
+    except CommandFailed as error:
+        raise build_failure.explain(error, mmdebstrap, scratch) from error
 
 
 def _install(root: Path, locked: str) -> None:

@@ -101,8 +101,9 @@ def _install(root: Path, suite: str, packages: Sequence[str]) -> None:
     isolated = [find("unshare", "util-linux"), "--mount", "--pid", "--fork", "--kill-child"]
     options = ["--mode=root", "--variant=minbase", "--format=directory", f"--include={','.join(packages)}"]
     options += ["--aptopt=APT::Install-Recommends false", *system.UNDATED]
-    argv: list[str | Path] = [find("mmdebstrap", "mmdebstrap"), *options, suite, root, *sources(suite)]
-    tied([*isolated, *argv], timeout=TIMEOUT, scratch=root.parent)
+    mmdebstrap = find("mmdebstrap", "mmdebstrap")
+    argv: list[str | Path] = [*isolated, mmdebstrap, *options, suite, root, *sources(suite)]
+    system.bootstrap(argv, mmdebstrap, TIMEOUT, root.parent)
 
 
 def _configure(root: Path) -> None:
