@@ -251,6 +251,6 @@ class Campaign:
 def _precision(plan: Plan) -> Precision | None:
     if plan.precision is None:
         return None
-    from harness.precision import Precision  # here: NumPy and SciPy have no business in any other campaign
+    from harness.precision import Precision  # here: NumPy has no business in any other campaign
 
     return Precision(plan.precision, plan.rounds)

@@ -1,6 +1,6 @@
 """How precise the medians of a campaign are so far, and which of them keeps it from its end.
 
-It imports NumPy and SciPy, so campaign.py imports it only where a precision is asked for, before the first start.
+It imports NumPy, so campaign.py imports it only where a precision is asked for, before the first start.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def tell_left_behind(error: LeftBehind) -> None:
 def show_table(files: Sequence[Path]) -> None:
     """Print the table of these results; its progress goes to stderr if it takes more than two seconds."""
     with lasting("making the table"):
-        # Imported here: NumPy and SciPy must not be in a process that measures.
+        # Imported here: NumPy must not be in a process that measures.
         from rich.console import Console
 
         from harness.report import terminal

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special  # scipy.stats takes a second to import
+
+from harness.stats.binomial import half_cdf, half_quantile
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -61,21 +61,15 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence of {confidence} is not between 0 and 1")
     n = ordered.size
-    k = max(1, _quantile((1 - confidence) / 2, n))
+    k = max(1, half_quantile((1 - confidence) / 2, n))
     return Estimate(
         median=float(np.median(ordered)),
         low=float(ordered[k - 1]),
         high=float(ordered[n - k]),
         n=n,
-        coverage=float(1 - 2 * special.bdtr(k - 1, n, 0.5)),
+        coverage=1 - 2 * half_cdf(k - 1, n),
         confidence=confidence,
     )
-
-
-def _quantile(probability: float, n: int) -> int:
-    """The least k at which binomial(n, 1/2) has reached this probability."""
-    k = max(0, math.ceil(special.bdtrik(probability, n, 0.5)))
-    return k - 1 if k and special.bdtr(k - 1, n, 0.5) >= probability else k
 
 
 def ratio_interval(

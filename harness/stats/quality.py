@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import special  # scipy.stats takes a second to import
 
+from harness.stats.binomial import at_least
 from harness.stats.estimate import Floats
 
 TREND = 0.001
@@ -73,7 +73,7 @@ def _trend(values: Floats, score: int) -> float:
         falling = (n * (n - 1) // 2 - abs(score)) // 2
         return min(1.0, 2 * float(_inversions(n)[: falling + 1].sum()))
     variance = (n * (n - 1) * (2 * n + 5) - (repeated * (repeated - 1) * (2 * repeated + 5)).sum()) / 18
-    return float(special.erfc((abs(score) - 1) / math.sqrt(2 * variance))) if abs(score) > 1 else 1.0
+    return math.erfc((abs(score) - 1) / math.sqrt(2 * variance)) if abs(score) > 1 else 1.0
 
 
 @cache
@@ -115,7 +115,7 @@ def bimodal(values: Sequence[float]) -> Modes | None:
 def _fewest(n: int) -> int:
     """The fewest of n launches that are a group."""
     least = max(3, math.ceil(SHARE * n))
-    while special.bdtrc(least - 1, n, OUTLIERS) > FEWEST_BY_CHANCE:
+    while at_least(least, n, OUTLIERS) > FEWEST_BY_CHANCE:
         least += 1
     return least
 
