@@ -39,6 +39,9 @@ def main(out: Path) -> int:
         _say(f"the system is {_output(['systemctl', 'is-system-running'])}")
         before = inventory.take(USERS)
         for step in steps():
+            if step.name in (f"{user}-clone" for user in USERS[1:]):
+                _copy_downloads(USERS[0], step.user)
+                before = inventory.take(USERS)
             each, before = _do(step, out, before)
             done.append(each)
             (out / STEPS).write_text(json.dumps(done, indent=1) + "\n")
@@ -80,6 +83,15 @@ def _hold_session(stack: ExitStack, user: str) -> None:
     assert session.stdout.readline() == "open\n", f"{user} cannot log in"
     stack.callback(session.wait)
     stack.callback(session.stdin.close)
+
+
+def _copy_downloads(owner: str, user: str) -> None:
+    """Give a user uv's cache of another one, so that packages are downloaded and built once on this slow machine."""
+    source, account = Path(pwd.getpwnam(owner).pw_dir, ".cache/uv"), pwd.getpwnam(user)
+    target = Path(account.pw_dir, ".cache/uv")
+    subprocess.run(["install", "-d", "-o", user, "-g", str(account.pw_gid), target.parent], check=True)
+    subprocess.run(["cp", "--archive", source, target], check=True)
+    subprocess.run(["chown", "--recursive", f"{account.pw_uid}:{account.pw_gid}", target], check=True)
 
 
 def _state_of_system(out: Path) -> None:
