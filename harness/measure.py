@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import UnsetType
 
 from harness import cgroup, meters, pace, signals
 from harness.backends import Backend, Image, Instance, Unseen
@@ -66,13 +67,13 @@ class _Notes:
     error: Failure | None = None
 
 
-def ready_timeout(asked: float | None, cell: Cell, slowest: float = 0.0) -> float:
+def ready_timeout(asked: float | UnsetType, cell: Cell, slowest: float = 0.0) -> float:
     """Return the seconds that the next instance of a cell may take to be ready.
 
-    asked: the plan's timeout; None for one that suits the machine and the engine. slowest: the longest start of the
+    asked: the plan's timeout; UNSET for one that suits the machine and the engine. slowest: the longest start of the
     cell so far, in seconds.
     """
-    if asked is not None:
+    if not isinstance(asked, UnsetType):
         return asked
     return max(pace.deadline(READY_TIMEOUT, cell.backend.ready_factor()), PATIENCE * slowest)
 

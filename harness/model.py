@@ -65,8 +65,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What a campaign is to do. `rounds` are measured ones, one warm-up round comes before. `budget` in seconds.
 
     `precision` is a fraction: rounds go on until half the width of the 95 % interval of every headline median is at
-    most that fraction of it, and `rounds` is the least number of them. `timeout` is in seconds; None: as many as suit
-    the machine, the engine and the workload, recorded in every run. `sides` has, where two are measured in turn in
+    most that fraction of it, and `rounds` is the least number of them. `timeout` is in seconds; left out: as many as
+    suit the machine, the engine and the workload, recorded in every run. `sides` has, where two are measured in turn in
     one campaign, what each changes in the plan: {"base": {...}, "head": {...}}, by the names of the plan file.
     """
 
@@ -74,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
     workloads: tuple[str, ...] = ("hello",)
     rounds: Annotated[int, msgspec.Meta(ge=1)] = 7
     budget: Annotated[float, msgspec.Meta(gt=0)] | None = 600.0
-    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | msgspec.UnsetType = msgspec.UNSET
     cold: Cold | None = None
     precision: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     seed: int = 0

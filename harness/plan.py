@@ -103,7 +103,8 @@ def _checked(values: dict[str, Any], where: str = "") -> Plan:
         raise BadInput(f"{where}memory: {values['memory']} bytes can run nothing; an amount has a unit, as 256M")
     limits = {key: values[key] for key in LIMITS if key in values}
     try:
-        plan = msgspec.convert({**{k: v for k, v in values.items() if k not in LIMITS}, "limits": limits}, Plan)
+        given = {k: v for k, v in values.items() if k not in LIMITS and v is not msgspec.UNSET}
+        plan = msgspec.convert({**given, "limits": limits}, Plan)
     except msgspec.ValidationError as error:
         what, _, key = str(error).partition(" - at `$.")
         raise BadInput(f"{where}{key.rstrip('`').removeprefix('limits.') or 'plan'}: {what}") from error
@@ -189,7 +190,7 @@ def _value(key: str, value: Any) -> Any:
             case "budget":
                 return None if value == "none" else duration(value)
             case "timeout":
-                return None if value == "auto" else duration(value)
+                return msgspec.UNSET if value == "auto" else duration(value)
             case "memory":
                 return size(value)
             case "cpus":

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import pytest
 
 from harness import backends, campaign, pace, preparation
@@ -104,11 +105,11 @@ def cell_with(factor: float) -> Cell:
 
 def test_ready_timeout_is_a_multiple_of_this_machines_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "_slowest", 1.0)
-    assert ready_timeout(None, cell_with(1500)) == 1500.0
-    assert ready_timeout(None, cell_with(1500), slowest=400.0) == 4000.0, "the warm-up took 400 s"
+    assert ready_timeout(msgspec.UNSET, cell_with(1500)) == 1500.0
+    assert ready_timeout(msgspec.UNSET, cell_with(1500), slowest=400.0) == 4000.0, "the warm-up took 400 s"
     assert ready_timeout(3.0, cell_with(1500), slowest=400.0) == 3.0, "what the user asks for stands"
     monkeypatch.setattr(pace, "_slowest", 0.001)
-    assert ready_timeout(None, cell_with(1500), slowest=0.2) == 60.0
+    assert ready_timeout(msgspec.UNSET, cell_with(1500), slowest=0.2) == 60.0
 
 
 # The budget, and what a campaign without a measured launch says.

@@ -98,6 +98,17 @@ def test_another_schema_is_refused_by_its_name(tmp_path: Path, schema: object, t
     assert str(schema) in str(refused.value)
 
 
+class EarlierPlan(Plan, frozen=True):
+    """As earlier versions of this program have it."""
+
+    timeout: float = 60.0
+
+
+def test_earlier_versions_read_the_plan_of_a_campaign_without_a_timeout_of_its_own() -> None:
+    assert msgspec.json.decode(msgspec.json.encode(Plan()), type=EarlierPlan).timeout == 60.0
+    assert msgspec.json.decode(msgspec.json.encode(Plan(timeout=5.0)), type=EarlierPlan).timeout == 5.0
+
+
 def test_a_header_with_a_field_of_the_wrong_type_is_refused(result: Path) -> None:
     result.write_bytes(result.read_bytes().replace(b'"command":["weighbridge","run"]', b'"command":7', 1))
     with pytest.raises(BadInput, match=r"line 1: .*command"):
