@@ -20,7 +20,7 @@ endif
 setup:
 	./setup.sh
 
-# Without what only tests and linters need.
+# Without the packages that only tests and linters need.
 run:
 	./setup.sh --no-dev
 	$(BIN)/weighbridge run --workloads hello,python,redis --report reports/latest $(ARGS)
@@ -37,7 +37,7 @@ check: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"
 
 # What KVM does, on machines that have none: in one that is emulated for it. DIRECT=1: on this one, without that.
-# SYSTEM=debian12, SYSTEM=debian13: in its place the users' machine, with systemd, its daemons and three users.
+# SYSTEM=debian12, SYSTEM=debian13: runs the users' machine instead, with systemd, its daemons and three users.
 # PUBLISH=1: what is green is kept in results/lab/ too, for the documentation.
 lab: setup
 	$(BIN)/python -m lab $(if $(DIRECT),--direct) $(if $(SYSTEM),--system $(SYSTEM)) $(if $(PUBLISH),--publish)
@@ -51,6 +51,6 @@ lint: $(BIN)/ruff
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# Only the tests' packages bring it.
+# Only the set-up with the tests' packages installs ruff.
 $(BIN)/ruff:
 	./setup.sh

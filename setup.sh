@@ -1,9 +1,11 @@
 #!/bin/sh
 # Makes this checkout ready: the Debian packages that are missing, and .venv as uv.lock has it.
-# What is named as arguments is installed too. With --no-dev first, what only tests and linters need is left out. A second run finds nothing to do and says nothing. Without root it says what to install, and goes on with what can run.
-# At the end it prints the command that an ordinary user needs to be let in by Docker and KVM, if one is needed.
-# With --packages [SUITE] it only prints the packages that a machine lacks that has nothing: a Debian or Ubuntu of that
-# codename, else of this machine's.
+# Packages named as arguments are installed too. --no-dev, as the first argument, leaves out the Python packages that
+# only tests and linters need. A second run changes nothing and prints nothing. Without root it prints the command that
+# installs the missing packages, and goes on without them.
+# At the end it prints the command that gives an ordinary user access to Docker and KVM, if one is needed.
+# --packages [SUITE] only prints the packages that a machine without any of them needs: a Debian or Ubuntu release of
+# that codename, or this machine's.
 set -eu
 cd "$(dirname "$0")"
 PATH=$PATH:/usr/sbin:/sbin # an ordinary user's may lack them
@@ -62,7 +64,7 @@ packages_without_substitute() {
 # This machine's release, such as bookworm.
 this_suite() { sed -n 's/^VERSION_CODENAME="*\([a-z]*\)"*$/\1/p' "$os_release" 2>/dev/null; }
 
-# Leaves out the names on standard input that a suite does not have: releases split packages differently.
+# Leaves out the names on standard input that a suite does not have, because releases split packages differently.
 in_suite() {
     suite=$1
     for package in $(cat); do
@@ -97,7 +99,7 @@ install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove "$@"
 }
 
-# Leaves out a package that apt does not have, and says so: with it nothing would be installed.
+# Leaves out a package that apt does not have, with a message: apt-get would install nothing because of it.
 known_packages() {
     for package in "$@"; do
         if ! has apt-cache || apt-cache show "$package" >/dev/null 2>&1; then
@@ -138,13 +140,13 @@ install_packages() {
         say "apt-get could not install all of: $*"
 }
 
-# What .venv was made of and for. $1: --no-dev, or nothing.
+# Everything that determines the content of .venv. $1: --no-dev, or nothing.
 state() {
     pwd -P
     echo "$("$python" -V) $python $extra $1"
     cat setup.sh pyproject.toml uv.lock | cksum
 }
-# A .venv that has the tests' packages too serves as well as one without.
+# A .venv with the tests' packages serves for --no-dev too.
 is_synced() {
     synced=$(cat .venv/.synced 2>/dev/null) || return 1
     [ "$synced" = "$(state "$groups")" ] || [ "$synced" = "$(state "")" ]
@@ -171,9 +173,9 @@ sync_venv() {
     state "$groups" >.venv/.synced
 }
 
-# The groups, separated by commas, that let a user in: each owns a socket or device that is there, and that this session
-# may not use. The group root is nothing to join, and a group that may not use the file itself is of no help.
-groups_that_let_in() {
+# The groups, separated by commas, that would give this user access: each owns an existing socket or device that this
+# session cannot use. The group root is left out, and so is a group that cannot use the file either.
+list_groups_to_join() {
     joined=
     for file in $engine_files; do
         if [ -r "$file" ] && [ -w "$file" ]; then continue; fi
@@ -186,12 +188,12 @@ groups_that_let_in() {
     echo "$joined"
 }
 
-# A user who joined a group since the session began only has to log in again.
-say_how_to_be_let_in() {
+# Prints how this user gets access. One who joined a group after this session began only has to log in again.
+print_group_remedy() {
     [ "$(id -u)" -ne 0 ] || return 0
     user=$(id -un)
     missing= joined=
-    for group in $(groups_that_let_in | sed 's/,/ /g'); do
+    for group in $(list_groups_to_join | sed 's/,/ /g'); do
         case " $(id -Gn "$user") " in
         *" $group "*) joined=$joined${joined:+, }$group ;;
         *) missing=$missing${missing:+,}$group ;;
@@ -235,4 +237,4 @@ fi
 if ! [ -x .venv/bin/weighbridge ] || ! venv_runs || ! is_synced; then
     sync_venv
 fi
-say_how_to_be_let_in
+print_group_remedy

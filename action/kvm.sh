@@ -1,6 +1,6 @@
 #!/bin/sh
-# Lets every user of a GitHub-hosted runner open /dev/kvm, by a udev rule. It changes nothing where this user can already
-# open it, as root can. It never fails a job: where KVM cannot be enabled, it prints the reason, and QEMU emulates.
+# Lets every user of a GitHub-hosted runner open /dev/kvm, by a udev rule. It changes nothing if this user can already
+# open it, as root can. It never fails a job: if KVM cannot be enabled, it prints the reason, and QEMU emulates.
 # Usage: kvm.sh [DEVICE [FOLDER OF UDEV RULES]]
 set -u
 device=${1:-/dev/kvm}
@@ -14,7 +14,7 @@ end() {
 has() { command -v "$1" >/dev/null; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
 as_root() { if is_root; then "$@"; else sudo -n "$@"; fi; }
-# In a subshell, because a redirection that fails would end this one.
+# In a subshell, because a failed redirection would end this shell.
 opens() { (: <>"$device") 2>/dev/null; }
 
 [ "$(uname -s)" = Linux ] || end "this is not Linux: nothing to enable"

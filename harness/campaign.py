@@ -43,12 +43,12 @@ RUNS = Path("results/runs")
 
 @dataclass(frozen=True)
 class Event:
-    """Progress: of `total` runs (0: nobody knows), `done` are done.
+    """Progress of a campaign: `done` of `total` runs are finished (total 0: unknown).
 
-    phase: preparing, starting, waiting, weighing, stopping, done, releasing (after the last launch), and round: a whole
-    one, after which the precision that was asked for is not reached. outcome: what came of a run that is done, or what
-    is not precise enough. ready: after how many seconds it was so, of a measured run that is done and was. step: the
-    part of the preparation that takes long, as `building the bundle hello`.
+    phase: preparing, starting, waiting, weighing, stopping, done, releasing (after the last launch), or round (a round
+    ended without reaching the requested precision). outcome: the result of a finished run, or the median that is not
+    precise enough. ready: start-up time in seconds of a successful measured run. step: the current long step of the
+    preparation, such as `building the bundle hello`.
     """
 
     phase: str
@@ -67,10 +67,10 @@ Observer = Callable[[Event], None]
 
 @dataclass
 class Outcome:
-    """What came of a campaign. stopped: what cut it short. interrupted: the exit code of the signal that did.
+    """The result of a campaign. stopped: the reason for an early end. interrupted: the exit code after a signal.
 
-    precise: how the precision that was asked for was reached. measured: of the runs, those outside the warm-up round.
-    failure: the last failed run. seconds: from the first launch to the end of the last.
+    precise: how the requested precision was reached. measured: the number of runs outside the warm-up round. failure:
+    the error of the last failed run. seconds: from the first launch to the end of the last one.
     """
 
     campaign: str
@@ -123,7 +123,7 @@ class Campaign:
             self.writer.append(self._header())
             try:
                 with ExitStack() as prepared:
-                    prepared.enter_context(delegation.entered(self.ledger))
+                    prepared.enter_context(delegation.enter_delegated_group(self.ledger))
                     self._measure_all(self._prepared(prepared))
             except Interrupted as interruption:
                 self.outcome.stopped = str(interruption)
@@ -196,7 +196,7 @@ class Campaign:
             self.precision.add(run)
 
     def _budget_is_used(self) -> bool:
-        """Whether the time since the first launch exceeds the budget; the preparation does not count."""
+        """Stop the campaign once the time since the first launch exceeds the budget; return whether it is stopped."""
         budget, runs = self.plan.budget, self.outcome.runs
         if budget is not None and time.monotonic() - self._began > budget and self.outcome.stopped is None:
             stopped = f"the budget of {budget:g} s was used up after {runs} {'run' if runs == 1 else 'runs'}"
@@ -224,7 +224,7 @@ class Campaign:
     def _prepared(self, stack: ExitStack) -> list[Cell]:
         """The cells of all sides. Raises BadInput for what makes no sense on any of them, before anything is begun."""
         cells: list[Cell] = []
-        with steps.watched(lambda step: self.observe(replace(self._preparing, step=step))):
+        with steps.watch_steps(lambda step: self.observe(replace(self._preparing, step=step))):
             for preparation in self.preparations:
                 cells += preparation.prepare(stack, self._prepare)
                 self.outcome.unavailable += preparation.unavailable

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.errors import EngineError
 from harness.ledger import Ledger
-from harness.limiting import KERNEL_PARAMETERS, as_root, current
+from harness.limiting import KERNEL_PARAMETERS, format_root_command, get_current_place
 from harness.limiting import Refusal as Refusal
 from harness.model import Applied, Limits
 from harness.process import kill
@@ -65,31 +65,31 @@ class ControlGroup:
         return [f"{tree}/bin/busybox", "sh", "-c", JOIN, "join", *doors, "--", *argv] if doors else list(argv)
 
 
-def limits_here() -> dict[str, Refusal | None]:
-    """Return for each limit ("cpus", "memory") why it cannot be applied to a new group; None where it can.
+def find_refusals() -> dict[str, Refusal | None]:
+    """Return {limit: why it cannot be applied to a new group, or None if it can}, for "cpus" and "memory".
 
-    For an ordinary user this is true inside of `delegation.entered` alone.
+    An ordinary user can have limits only inside of a `delegation.enter_delegated_group` block.
     """
-    tops = {limit: _top(controller) for limit, controller in LIMITED_BY.items()}
+    tops = {limit: _find_top(controller) for limit, controller in LIMITED_BY.items()}
     return {limit: top if isinstance(top, Refusal) else None for limit, top in tops.items()}
 
 
 def refusal() -> Refusal | None:
-    """Return why not all limits can be applied to a new group; None where they can. See `limits_here`."""
-    return next(filter(None, limits_here().values()), None)
+    """Return the first refusal of `find_refusals`; None if all limits can be applied to a new group."""
+    return next(filter(None, find_refusals().values()), None)
 
 
-def _top(controller: str) -> Path | Refusal:
-    """The folder in which this process creates groups with this controller, or why it cannot."""
-    if (place := current()) is not None:
+def _find_top(controller: str) -> Path | Refusal:
+    """Return the folder in which this process creates groups with this controller, or why it cannot."""
+    if (place := get_current_place()) is not None:
         return place.refused.get(controller) or place.top
     top = hierarchy(controller)
     if top is None:
         enable = f"echo '+cpu +memory' | sudo tee {ROOT}/cgroup.subtree_control"
-        command = enable if controller in offered() else KERNEL_PARAMETERS
+        command = enable if controller in list_offered_controllers() else KERNEL_PARAMETERS
         return Refusal(f"the {controller} controller is not enabled at {ROOT}", command)
     if not os.access(top, os.W_OK):
-        return Refusal(f"uid {os.geteuid()} has no write access to {top}", as_root())
+        return Refusal(f"uid {os.geteuid()} has no write access to {top}", format_root_command())
     return top
 
 
@@ -98,8 +98,8 @@ def version() -> int:
     return 2 if (ROOT / "cgroup.controllers").exists() else 1
 
 
-def offered() -> list[str]:
-    """The controllers that the kernel offers to cgroup version 2 here."""
+def list_offered_controllers() -> list[str]:
+    """Return the controllers that the kernel offers to cgroup version 2."""
     return (_get(ROOT, "cgroup.controllers") or "").split()
 
 
@@ -184,8 +184,8 @@ def remove(name: str | None = None, folders: Sequence[str] = ()) -> None:
     """Remove control groups with all groups below them, and end the processes in them.
 
     folders: absolute paths. name: the groups of that name at the root of every hierarchy, and one level below.
-    A killed process stays a member until the kernel is done with it: hence the waiting. systemd may remove the same
-    folders: a scope disappears with its last process.
+    A killed process stays a member until the kernel has released it, so this waits. systemd may remove the same
+    folders, because a scope disappears with its last process.
     """
     named = (ROOT / name, *ROOT.glob(f"*/{name}")) if name else ()
     for top in (*map(Path, folders), *named):
@@ -250,7 +250,7 @@ def limited(ledger: Ledger, name: str, limits: Limits, enforced: bool = True) ->
 
     enforced: otherwise the group only counts, for an engine that has limits of its own.
     """
-    tops = {controller: _top(controller) for controller in settings(limits)}
+    tops = {controller: _find_top(controller) for controller in settings(limits)}
     refused = {limit: top for limit, by in LIMITED_BY.items() if isinstance(top := tops[by], Refusal)}
     folders = {controller: top / name for controller, top in tops.items() if isinstance(top, Path)}
     if len(refused) == len(LIMITED_BY):

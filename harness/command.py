@@ -15,16 +15,16 @@ from harness.errors import EngineError, Unavailable
 
 TAIL_LINES = 10
 DETAIL_LINES, DETAIL_WIDTH = 30, 500
-"""How much of a failed command's output is shown: its last lines, and characters of each."""
+"""Bounds of a failed command's output in messages: the number of last lines, and characters of each line."""
 TIMEOUT, FACTOR = 600.0, 15000
-"""Of pace.deadline: for a program to end that builds something."""
+"""Floor in seconds and factor of pace.deadline, for programs that build something."""
 
 
 class CommandFailed(EngineError):
-    """A program failed: the message holds its last words, `log` the tail of what it wrote, `status` its exit status.
+    """A program failed. The message has its last line, `log` its output's tail, `status` its exit status.
 
-    A negative status is the signal that ended it; None: it overran its time. output: all that it printed. timeout: the
-    seconds that it was given. detail: the complete command, its exit status and the end of its output, as lines.
+    A negative status is the signal that ended it; None: it timed out. output: the complete output. timeout:
+    its deadline in seconds. detail: the complete command, its exit status and the end of its output, as lines.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class CommandFailed(EngineError):
         self.status = status
         self.output = output
         self.timeout = timeout
-        ended = f"no end within {timeout:g} s" if status is None and timeout else f"exit status {status}"
+        ended = f"timed out after {timeout:g} s" if status is None and timeout else f"exit status {status}"
         shown = [line if len(line) <= DETAIL_WIDTH else f"{line[: DETAIL_WIDTH - 1]}…" for line in lines]
         self.detail = "\n".join([f"$ {shlex.join(map(str, argv))}", *shown[-DETAIL_LINES:], ended])
 
@@ -62,10 +62,10 @@ def run(
     stdin: str = "",
     timeout: float | None = None,
 ) -> str:
-    """What the program printed to its standard output, spoken in English. `env` adds to ours; `timeout` in
-    seconds, None: as many as suit the machine.
+    """Run a program with English messages and return its standard output.
 
-    Raises CommandFailed where it fails, Unavailable where it is not there.
+    env: added to our environment. timeout: in seconds; None: a deadline that suits the machine.
+    Raises CommandFailed if it fails, Unavailable if it is not installed.
     """
     program = Path(argv[0]).name
     try:
@@ -106,7 +106,7 @@ def run_as_uid_0(
             run([*mapped, find("true", "coreutils")])
         except CommandFailed as error:
             reason = f"no image can be built without a user namespace: {error}"
-            raise Unavailable(reason, remedies.user_namespaces(), error.detail) from error
+            raise Unavailable(reason, remedies.allow_user_namespaces(), error.detail) from error
     return run([*mapped, *argv], cwd=cwd, env=env, stdin=stdin)
 
 

@@ -22,13 +22,13 @@ SUITE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 OPTIONS = ("--mode=chrootless", "--variant=extract", "--format=directory", "--skip=cleanup/apt,check/chrootless")
 LONGEST = 3600.0
-"""Seconds that mmdebstrap may take on a slow line. A line that is dead ends it earlier: apt gives up after 30 s."""
+"""Deadline of mmdebstrap in seconds, for slow connections. On a dead connection apt itself gives up after 30 s."""
 ARCHIVES = (
     ("", "http://deb.debian.org/debian"),
     ("-updates", "http://deb.debian.org/debian"),
     ("-security", "http://deb.debian.org/debian-security"),
 )
-"""Debian's own, for a machine whose apt does not have the suite: what follows its name, and the URL."""
+"""Debian's own archives as (suffix of the suite, URL), for machines whose apt does not have the suite."""
 MERGED = "usr-is-merged"
 """In every bundle. Without it apt would bring usrmerge, and with that all of Perl, wherever systemd's helpers are."""
 APT_OWN = ("etc/apt", "var/lib/apt", "var/lib/dpkg", "var/cache/apt", "var/log", "dev")
@@ -47,7 +47,7 @@ def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
     try:
         sandbox.writing_only(into.parent, argv, LONGEST)
     except CommandFailed as error:
-        if unknown := build_failure.unknown_package(error):
+        if unknown := build_failure.find_unknown_package(error):
             raise BadInput(f"Debian {SUITE} has no package {unknown}") from error
         raise build_failure.explain(error, mmdebstrap, into.parent) from error
     versions = dict(_version(path.name) for path in sorted((into / "var/cache/apt/archives").glob("*.deb")))
@@ -70,10 +70,10 @@ def _version(file: str) -> tuple[str, str]:
 
 
 def sources() -> list[str]:
-    """Return where to take the packages from: the user's mirror, this machine's own archives of the suite, or Debian's.
+    """Return the package sources: the user's mirror, this machine's own archives of the suite, or Debian's archives.
 
-    The key that an archive is signed by goes along: a system that is not Debian 12 may not trust it for itself.
-    Raises Unavailable where there is no apt.
+    Each line names the archive's signing key, because a system other than Debian 12 may not trust that key by default.
+    Raises Unavailable if apt is not installed.
     """
     if named := os.environ.get(MIRROR):
         return [named]
@@ -83,11 +83,12 @@ def sources() -> list[str]:
     except (CommandFailed, Unavailable) as error:
         raise Unavailable(f"there is no apt here: {error}", "build on Debian or Ubuntu") from error
     targets = [line.split("|")[1:] for line in listed.splitlines() if line.startswith("Debian|")]
-    lines = [_source(archive, key) for archive, key in targets if archive.split()[1].partition("-")[0] == SUITE]
+    lines = [_format_source(archive, key) for archive, key in targets if archive.split()[1].partition("-")[0] == SUITE]
     key = str(KEYRING) if KEYRING.exists() else ""
-    return list(dict.fromkeys(lines)) or [_source(f"{url} {SUITE}{pocket} main", key) for pocket, url in ARCHIVES]
+    found = list(dict.fromkeys(lines))
+    return found or [_format_source(f"{url} {SUITE}{pocket} main", key) for pocket, url in ARCHIVES]
 
 
-def _source(archive: str, key: str) -> str:
-    """Return a line of sources.list(5). key: what apt has as Signed-By; only paths of files fit into such a line."""
+def _format_source(archive: str, key: str) -> str:
+    """Return a line of sources.list(5). key: apt's Signed-By; used only if it is the path of a file."""
     return f"deb [signed-by={key}] {archive}" if key.startswith("/") else f"deb {archive}"

@@ -1,7 +1,7 @@
 """Decode JSON, TOML and XML that other programs and users wrote, and bound how deeply their values nest.
 
-Every Python version decodes and encodes a different depth, and some encoders run out of stack before the decoder does.
-A bound of our own gives the same answer on all of them, and keeps what was recorded readable.
+Each Python version decodes and encodes to a different depth, and some encoders exhaust the stack before the decoder.
+One bound of our own gives the same result on all versions, and keeps recorded values readable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 LEVELS = 100
 """Levels of nested objects and arrays in a value from outside: far below the stack of any encoder."""
 RECORD_LEVELS = LEVELS + 20
-"""The same in one line of a result file: a record holds such a value some levels down."""
+"""The bound for one line of a result file: a record contains such a value some levels down."""
 
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _OTHER = bytes(set(range(256)) - set(b'[]{}"'))
@@ -39,9 +39,9 @@ def decode_json(text: str | bytes, levels: int = LEVELS) -> Any:
 
 
 def check_levels(content: bytes, levels: int) -> None:
-    """Raise Undecodable where JSON nests more than `levels` deep. Brackets are counted before anything is decoded.
+    """Raise Undecodable if JSON nests more than `levels` deep. Counts brackets before anything is decoded.
 
-    Malformed JSON passes if it opens no more than that: the decoder refuses it.
+    Malformed JSON passes if it nests no deeper; the decoder then refuses it.
     """
     if content.count(b"{") + content.count(b"[") <= levels:
         return
@@ -63,7 +63,7 @@ def decode_toml(text: str) -> dict[str, Any]:
         table = tomllib.loads(text)
     except RecursionError as error:
         raise _too_deep(LEVELS) from error
-    except ValueError as error:  # a number of too many digits is a ValueError and no TOMLDecodeError
+    except ValueError as error:  # a number with too many digits raises ValueError, not TOMLDecodeError
         raise Undecodable(str(error)) from error
     _check_nesting([table])
     return table
@@ -80,7 +80,7 @@ def decode_xml(text: str) -> ET.Element:
 
 
 def _check_nesting(layer: Sequence[Any]) -> None:
-    """Raise Undecodable where values of this layer nest more than LEVELS deep, themselves included."""
+    """Raise Undecodable if values of this layer nest more than LEVELS deep, themselves included."""
     for _ in range(LEVELS):
         layer = [child for each in layer for child in _children(each)]
         if not layer:

@@ -1,7 +1,7 @@
 """Delegated control groups: where an ordinary user, or root in a container, may create groups with limits.
 
-Only cgroup version 2 can be delegated safely. There a group that hands controllers to the groups below it must not
-contain processes itself: the processes of a delegated group first move into a group below it.
+Only cgroup version 2 can be delegated safely. There a group that enables controllers for the groups below it
+must not contain processes itself: the processes of a delegated group first move into a group below it.
 Source: Linux, Documentation/admin-guide/cgroup-v2.rst (Delegation, No Internal Process Constraint); systemd,
 docs/CGROUP_DELEGATION.md, and org.freedesktop.systemd1(5) (StartTransientUnit).
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from harness import cgroup, user_manager
 from harness.cgroup import members
 from harness.ledger import Ledger
-from harness.limiting import KERNEL_PARAMETERS, Place, Refusal, as_root, placed
+from harness.limiting import KERNEL_PARAMETERS, Place, Refusal, format_root_command, use_place
 from harness.user_manager import Refused
 
 OWN = Path("/proc/self/cgroup")
@@ -26,16 +26,16 @@ CONTROLLERS = ("cpu", "memory")
 HARNESS = "weighbridge-harness"
 """The group below a delegated one into which its processes move."""
 ATTEMPTS = 100
-"""Processes that fork while they are moved leave children behind: the moving is repeated at most so often."""
+"""Attempts to move all processes: one that forks while it is moved leaves a child behind."""
 
 
 @contextmanager
-def entered(ledger: Ledger) -> Iterator[None]:
-    """Have `cgroup.limited` create groups in a delegated group inside the block, where the root's is not ours.
+def enter_delegated_group(ledger: Ledger) -> Iterator[None]:
+    """Have `cgroup.limited` create groups in a delegated group inside the block.
 
     The delegated group is the one that this process is in, or else a new scope of systemd's user manager. This process
-    moves into a group below it. Where there is neither, `cgroup.limits_here` has the reason. Root on a machine where
-    it may create groups at the root of the hierarchy changes nothing.
+    moves into a group below it. If there is neither, `cgroup.find_refusals` has the reason. Does nothing if this
+    process may create groups at the root of the hierarchy, as root may.
     """
     if cgroup.refusal() is None:
         yield
@@ -45,84 +45,85 @@ def entered(ledger: Ledger) -> Iterator[None]:
             place = _enter(ledger, held)
         except Refused as refused:
             place = Place(cgroup.ROOT, dict.fromkeys(CONTROLLERS, refused.refusal))
-        with placed(place):
+        with use_place(place):
             yield
 
 
 def leave(folder: str) -> None:
-    """Undo `entered`, unless another living campaign uses the delegated group. No harm where the group is gone.
+    """Undo `enter_delegated_group` unless another living campaign uses the group. Does nothing if the group is gone.
 
-    A scope of our own disappears with its last process: from outside of it, the processes that are left in it are
-    ended; from inside, nothing is left to do. Out of any other group `HARNESS` is removed, and its processes move back.
+    A scope of our own disappears with its last process: called from outside, this kills the processes that are left in
+    it; called from inside, it does nothing. From any other group `HARNESS` is removed, and its processes move back.
     """
     top = Path(folder)
     try:
-        with _locked(top, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with _lock(top, fcntl.LOCK_EX | fcntl.LOCK_NB):
             if not user_manager.is_scope(top):
                 _move_back(top)
             elif os.getpid() not in members(top):
                 cgroup.remove(folders=[folder])
     except OSError as error:
-        # It is gone, now or while it is read; or another campaign holds its lock, and the last one undoes it.
+        # The group is gone, now or while it was read; or another campaign holds its lock, and the last one undoes it.
         if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EWOULDBLOCK):
             raise
 
 
 def _enter(ledger: Ledger, held: ExitStack) -> Place:
     """Prepare the delegated group. Raises Refused."""
-    top = _delegated(ledger)
-    missing = [controller for controller in CONTROLLERS if controller not in _words(top / "cgroup.controllers")]
-    refused = dict.fromkeys(missing, _not_delegated(top, missing))
+    top = _choose_group(ledger)
+    missing = [controller for controller in CONTROLLERS if controller not in _read_words(top / "cgroup.controllers")]
+    refused = dict.fromkeys(missing, _explain_missing(top, missing))
     if len(missing) < len(CONTROLLERS):
         held.enter_context(ledger.holding(leave, folder=str(top)))
-        held.enter_context(_locked(top, fcntl.LOCK_SH))
+        held.enter_context(_lock(top, fcntl.LOCK_SH))
         _move_down(top, [controller for controller in CONTROLLERS if controller not in missing])
     return Place(top, refused)
 
 
-def _delegated(ledger: Ledger) -> Path:
-    """The delegated group to use, with the fewest processes of others in it. Raises Refused."""
-    own = _own()
-    if own is not None and own.name == HARNESS and _is_writable(own.parent):  # another campaign, or our parent's
+def _choose_group(ledger: Ledger) -> Path:
+    """Return the delegated group with the fewest processes of others. Raises Refused."""
+    own = _find_own_group()
+    if own is not None and own.name == HARNESS and _is_writable(own.parent):  # another campaign's, or our parent's
         return own.parent
     delegated = own if own is not None and _is_delegated(own) else None
     if delegated is not None and members(delegated) == [os.getpid()]:
         return delegated
     try:
-        return _scope(ledger)
+        return _enter_scope(ledger)
     except Refused:
         if delegated is None:
             raise
         return delegated
 
 
-def _scope(ledger: Ledger) -> Path:
-    """A new scope with this process in it. Raises Refused."""
+def _enter_scope(ledger: Ledger) -> Path:
+    """Request a new scope with this process in it, and return its folder. Raises Refused."""
     if os.geteuid() == 0 and (refusal := cgroup.refusal()):
         raise Refused(refusal.reason, refusal.command)
     if cgroup.version() == 1:
-        raise Refused(f"cgroup version 1, at {cgroup.ROOT}, cannot be delegated to an ordinary user", as_root())
+        reason = f"cgroup version 1, at {cgroup.ROOT}, cannot be delegated to an ordinary user"
+        raise Refused(reason, format_root_command())
     name = user_manager.request_scope(ledger.campaign)
-    own = _own()
+    own = _find_own_group()
     if own is None or own.name != name:
-        raise Refused(f"systemd did not move this process into {name}; it is in {own}", as_root())
+        raise Refused(f"systemd did not move this process into {name}; it is in {own}", format_root_command())
     return own
 
 
-def _own() -> Path | None:
-    """The folder of this process's own group, version 2; None where it is not visible below the mounted root."""
+def _find_own_group() -> Path | None:
+    """Return the folder of this process's own cgroup v2 group; None if it is not visible below the mounted root."""
     for line in OWN.read_text().splitlines():
         if line.startswith("0::"):
             folder = cgroup.ROOT / line.removeprefix("0::").lstrip("/")
-            # Seen from another cgroup namespace the path is another group's.
+            # In another cgroup namespace the same path names another group.
             return folder.resolve() if os.getpid() in members(folder) else None
     return None
 
 
 def _is_delegated(folder: Path) -> bool:
-    """Whether the group is ours to divide: writable, and at the border of what is ours, or marked by systemd.
+    """Whether the group is delegated to us: writable, and marked by systemd or below a group that is not writable.
 
-    Below a user manager every group is writable, but only those that it marks are delegated.
+    Below a user manager every group is writable, but only the marked ones are delegated.
     """
     if not _is_writable(folder) or not (folder / "cgroup.type").exists():  # absent: the kernel's root group
         return False
@@ -138,12 +139,13 @@ def _is_writable(folder: Path) -> bool:
     return all(os.access(file, os.W_OK) for file in files)
 
 
-def _not_delegated(top: Path, missing: list[str]) -> Refusal:
+def _explain_missing(top: Path, missing: list[str]) -> Refusal:
     names = " and ".join(missing)
-    if set(missing) - set(cgroup.offered()):
-        return Refusal(f"the kernel does not offer cgroup version 2 a controller for {names}", KERNEL_PARAMETERS)
-    have = ", ".join(_words(top / "cgroup.controllers")) or "no controller"
-    return Refusal(f"only {have} delegated to {user_manager.user()}, not {names}", user_manager.DELEGATE)
+    if set(missing) - set(cgroup.list_offered_controllers()):
+        return Refusal(f"the kernel does not offer a cgroup version 2 controller for {names}", KERNEL_PARAMETERS)
+    have = ", ".join(_read_words(top / "cgroup.controllers")) or "no controller"
+    who = user_manager.describe_user()
+    return Refusal(f"the control group delegated to {who} has {have}, but not {names}", user_manager.DELEGATE)
 
 
 def _move_down(top: Path, controllers: list[str]) -> None:
@@ -158,13 +160,13 @@ def _move_down(top: Path, controllers: list[str]) -> None:
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
-        raise Refused(f"{top} cannot be emptied: a process in it cannot be moved", as_root())
+        raise Refused(f"{top} cannot be emptied: a process in it cannot be moved", format_root_command())
     except OSError as error:
-        raise Refused(f"{error.filename or top}: {error.strerror}", as_root()) from error
+        raise Refused(f"{error.filename or top}: {error.strerror}", format_root_command()) from error
 
 
 def _move_back(top: Path) -> None:
-    enabled = _words(top / "cgroup.subtree_control")
+    enabled = _read_words(top / "cgroup.subtree_control")
     (top / "cgroup.subtree_control").write_text(" ".join(f"-{controller}" for controller in enabled))
     if (top / HARNESS).exists():
         _move(top / HARNESS, top)
@@ -172,20 +174,20 @@ def _move_back(top: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    for pid in _words(source / "cgroup.procs"):
-        if pid == "0":  # of another PID namespace; written, 0 would be this process
+    for pid in _read_words(source / "cgroup.procs"):
+        if pid == "0":  # a process of another PID namespace; writing 0 would move this process
             continue
         with suppress(ProcessLookupError):  # it has ended
             (target / "cgroup.procs").write_text(pid)
 
 
-def _words(file: Path) -> list[str]:
+def _read_words(file: Path) -> list[str]:
     return file.read_text().split()
 
 
 @contextmanager
-def _locked(folder: Path, operation: int) -> Iterator[None]:
-    """Hold a lock on the group. Each campaign in it holds a shared one. Raises OSError."""
+def _lock(folder: Path, operation: int) -> Iterator[None]:
+    """Hold a lock on the group. Each campaign in the group holds a shared lock. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, operation)

@@ -1,6 +1,6 @@
-"""Checks a target completely: each thing that it needs, the limits that apply and the readings that this user gets.
+"""Check a target completely: each requirement, the limits that apply, and the readings that this user may take.
 
-A check is the real thing: a bundle is built, an engine started, a guest booted under KVM, one instance launched.
+Each check does the real work: it builds a bundle, starts an engine, boots a guest under KVM, launches one instance.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from harness.ledger import Ledger
 from harness.measure import Cell, measure, ready_timeout
 from harness.meters import disk, memory
 from harness.model import Applied, Plan, Run, Sample, TargetRecord, headline
-from harness.preparation import start_engine, try_twice, without_bundle
+from harness.preparation import explain_missing_bundle, start_engine, try_twice
 from harness.wording import quantity
 
 WORKLOAD = "hello"
-"""Started once in each target."""
+"""The workload that is launched once in each target."""
 NO_RIGHT = re.compile("not permitted|permission denied", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a target needs or that is read of it. remedy: how to change a failure, such as a command."""
+    """One requirement or reading of a target. remedy: how to fix a failure, such as a command."""
 
     name: str
     works: bool
@@ -43,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """One target: what stands behind it, or why it cannot run here; hint: what to do about either.
+    """One target: its record, or the reason why it cannot run here. hint: the remedy for either.
 
     detail: a failed command and its output, or the log of a failed launch, as lines.
     """
@@ -56,8 +56,8 @@ class Finding:
     checks: tuple[Check, ...] = ()
 
 
-class _Shown:
-    """Shows a check, and after its name the step that takes it long, such as a download."""
+class _CheckProgress:
+    """Pass on the name of the current check, followed by its long step, such as a download."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -73,7 +73,7 @@ class _Shown:
 
 
 class _Failed(Exception):
-    """Ends the checks of a target at the first one without which it cannot run."""
+    """A requirement failed: end the checks of this target."""
 
     def __init__(self, check: Check, absent: Unavailable) -> None:
         super().__init__(absent.reason)
@@ -82,15 +82,15 @@ class _Failed(Exception):
 
 
 def examine(plan: Plan, progress: Progress = lambda name: None) -> Generator[Finding, None, None]:
-    """Check the targets of a plan one by one, each as it is asked for. All that was started is ended again.
+    """Check the targets of a plan, one for each `next`. Everything that was started is stopped at the end.
 
     Raises BadInput for a target that does not exist, before anything is started.
     """
-    with Ledger() as ledger, delegation.entered(ledger):
+    with Ledger() as ledger, delegation.enter_delegated_group(ledger):
         for target in plan.targets:
             _create(target, ledger, plan)
-        shown = _Shown(progress)
-        with steps.watched(shown.step):
+        shown = _CheckProgress(progress)
+        with steps.watch_steps(shown.step):
             shown(f"bundle {WORKLOAD}")
             built = _build()
             for target in plan.targets:
@@ -102,7 +102,7 @@ def _create(target: str, ledger: Ledger, plan: Plan) -> Backend | Unavailable:
         return backends.create(target, ledger, plan)
     except BadInput:
         raise
-    except Exception as error:  # of a package that somebody else made
+    except Exception as error:  # a plug-in may raise anything
         return as_unavailable(error)
 
 
@@ -139,10 +139,10 @@ class _Examination:
             raise _Failed(Check("engine", False, created.reason, created.hint), created)
         stack.callback(created.close)
         if isinstance(built, Unavailable):
-            absent = without_bundle(WORKLOAD, built)
+            absent = explain_missing_bundle(WORKLOAD, built)
             raise _Failed(Check("bundle", False, absent.reason, absent.hint), absent)
         self.checks.append(Check("bundle", True, f"{built.workload}, {quantity(built.bytes, 'B')}"))
-        for name, provide in created.ingredients().items():
+        for name, provide in created.requirements().items():
             self.checks.append(Check(name, True, self._attempt(name, provide)))
         engine, record = self._attempt("engine", lambda: start_engine(self.target, self.ledger, self.plan, stack))
         self.checks.append(Check("engine", True, f"{record.engine} {record.version}, whose: {record.whose}"))
@@ -158,7 +158,7 @@ class _Examination:
         return try_twice(lambda: stack.enter_context(engine.prepare(built, self.plan.limits)))[0]
 
     def _attempt(self, name: str, provide: Callable[[], T]) -> T:
-        """Provide something. Raises _Failed where that fails, of whatever kind the engine's or its SDK's error is."""
+        """Return the result of `provide`. Raises _Failed for any error of the engine or its SDK, except BadInput."""
         self.progress(f"{self.target}: {name}")
         try:
             return provide()
@@ -177,43 +177,43 @@ class _Examination:
             reason = f"an instance failed while {run.error.phase}: {run.error.message}"
             hint = f"run `weighbridge facts {self.target}`, which starts one instance and shows its log"
             raise _Failed(Check("launch", False, reason, hint), Unavailable(reason, hint, run.error.log))
-        self.checks.append(Check("launch", True, _ready(run)))
-        self.checks += [_limit(name, applied) for name, applied in run.limits.items()]
+        self.checks.append(Check("launch", True, _describe_ready(run)))
+        self.checks += [_check_limit(name, applied) for name, applied in run.limits.items()]
         daemons = engine.daemons()
         samples = [*run.samples, *disk.weigh("disk.shared", image.parts)]
         samples += memory.daemons({self.target: daemons} if daemons != [] else {})
-        self.checks += list(_readings(samples))
+        self.checks += list(_check_readings(samples))
 
 
-def _ready(run: Run) -> str:
+def _describe_ready(run: Run) -> str:
     ready = run.mark("ready")
     return "ready" if ready is None else f"ready after {quantity(ready, 's')}"
 
 
-def _limit(name: str, applied: Applied) -> Check:
-    """The check of a limit; a reason may end with its remedy (see limiting.Refusal)."""
+def _check_limit(name: str, applied: Applied) -> Check:
+    """Return the check of a limit; its reason may end with a remedy (see limiting.Refusal)."""
     asked = quantity(applied.asked, "B") if name == "memory" else f"{applied.asked:g}"
     if applied.mechanism is not None:
         note = f" ({applied.reason})" if applied.reason else ""
         return Check(f"limit {name}", True, f"{asked} by {applied.mechanism}{note}")
     reason, _, remedy = (applied.reason or "no reason recorded").partition(". Try: ")
-    return Check(f"limit {name}", False, reason, remedy or limiting.as_root())
+    return Check(f"limit {name}", False, reason, remedy or limiting.format_root_command())
 
 
-def _readings(samples: Iterable[Sample]) -> Iterator[Check]:
-    """A check for each metric of which this user is refused a part; one for all where nothing is refused."""
+def _check_readings(samples: Iterable[Sample]) -> Iterator[Check]:
+    """Yield a check for each metric that this user may not read completely; else one check that all are readable."""
     found = list(samples)
     refused: dict[str, str] = {}
     for sample in found:
         metric = f"{sample.metric} of the {sample.group}" if sample.group == "daemon" else sample.metric
         if sample.reason is not None and (headline(found, sample.metric) is None or sample.group == "daemon"):
             refused.setdefault(metric, sample.reason)
-    checks = [_refused(metric, *text.partition(". Try: ")[::2]) for metric, text in refused.items()]
-    yield from filter(None, checks) if any(checks) else [Check("readings", True, "none is refused to this user")]
+    checks = [_check_refused(metric, *text.partition(". Try: ")[::2]) for metric, text in refused.items()]
+    yield from filter(None, checks) if any(checks) else [Check("readings", True, "this user may take all of them")]
 
 
-def _refused(metric: str, reason: str, remedy: str) -> Check | None:
-    """The check of a reading that needs more rights; None for one that no user of this machine gets."""
+def _check_refused(metric: str, reason: str, remedy: str) -> Check | None:
+    """Return the check of a reading that needs more rights; None if no user of this machine can take it."""
     if not remedy and not NO_RIGHT.search(reason):
         return None
-    return Check(f"reading {metric}", False, reason, remedy or limiting.as_root())
+    return Check(f"reading {metric}", False, reason, remedy or limiting.format_root_command())

@@ -1,6 +1,6 @@
-"""Signs of life of a step that takes long: its name and how long it has taken, from a thread that ends with it.
+"""Report the name and the elapsed time of a long step, from a thread that ends with the step.
 
-Never used while an instance is measured: the thread wakes up.
+Never used while an instance is measured, because the thread wakes up and takes CPU time.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from contextlib import contextmanager
 from itertools import chain, repeat
 
 SECONDLY = (1.0,)
-"""For a terminal, on which one line changes."""
+"""Seconds between two reports on a terminal, where each overwrites the last."""
 SPARSELY = (10.0, 10.0, 10.0, 30.0, 60.0)
-"""For a log: after 10, 20, 30 and 60 s, then every minute."""
+"""Seconds between two reports in a log: after 10, 20, 30 and 60 s, then every minute."""
 FIRST = 2.0
-"""Seconds that a table may take in silence."""
+"""Seconds before the first report of `show_elapsed`."""
 
 Show = Callable[[str, float], None]
 """Takes the name of a step and the seconds that it has taken."""
 
 
 class Elapsed:
-    """Shows one step at a time. Call `end` before anything is timed."""
+    """Show one step at a time. Call `end` before anything is timed."""
 
     name = "weighbridge-elapsed"
-    """Of the thread."""
+    """The thread's name."""
 
     def __init__(self, show: Show, intervals: Iterable[float] = SPARSELY) -> None:
         """intervals: seconds between two calls of `show`; the last one repeats."""
@@ -59,7 +59,7 @@ class Elapsed:
 
 
 @contextmanager
-def lasting(name: str) -> Iterator[None]:
+def show_elapsed(name: str) -> Iterator[None]:
     """Print the block's name and its elapsed time to stderr if it takes longer than FIRST seconds."""
     elapsed = Elapsed(_print, (FIRST, *SPARSELY))
     elapsed.begin(name)
@@ -69,10 +69,10 @@ def lasting(name: str) -> Iterator[None]:
         elapsed.end()
 
 
-def with_seconds(name: str, seconds: float) -> str:
+def format_elapsed(name: str, seconds: float) -> str:
     """Return `building the bundle hello (75 s)`."""
     return f"{name} ({seconds:.0f} s)"
 
 
 def _print(name: str, seconds: float) -> None:
-    print(f"weighbridge: {with_seconds(name, seconds)}", file=sys.stderr, flush=True)
+    print(f"weighbridge: {format_elapsed(name, seconds)}", file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ class Unavailable(WeighbridgeError):
     """A target cannot run on this machine.
 
     reason: what is missing, as a statement. hint: what the user can do about it. detail: lines that show more, such as
-    the complete command that failed and what it printed; "" where there are none.
+    the complete command that failed and its output; "" if there are none.
     """
 
     def __init__(self, reason: str, hint: str, detail: str = "") -> None:
@@ -30,7 +30,7 @@ class Unavailable(WeighbridgeError):
 
 
 class TransientFailure(Unavailable):
-    """An engine failed to start in a way that a second try may mend."""
+    """An engine failed to start, and a second try may succeed."""
 
 
 class RunError(WeighbridgeError):
@@ -69,7 +69,7 @@ class WrongBundle(RunError):
 
 
 class LeftBehind(ExceptionGroup[Exception]):
-    """What could not be released at the end of a campaign; it stays in the ledger."""
+    """Some resources could not be released at the end of a campaign; their entries stay in the ledger."""
 
 
 def as_unavailable(error: Exception) -> Unavailable:

@@ -30,7 +30,7 @@ def ask(plan: Plan) -> Inside:
 
     What goes wrong with the instance is the run's `error`.
     """
-    with Ledger() as ledger, delegation.entered(ledger):
+    with Ledger() as ledger, delegation.enter_delegated_group(ledger):
         backends.create(plan.targets[0], ledger, plan)  # bad input is reported before anything is built
         built = bundle.build(workloads.load(plan.workloads[0]))
         try:

@@ -26,7 +26,7 @@ from harness.errors import BadInput, LeftBehind
 
 Release = Callable[..., None]
 REAP_TIMEOUT, REAP_FACTOR = 300.0, 7500
-"""Of pace.deadline: for one ledger to be released."""
+"""Floor in seconds and factor of pace.deadline, for the release of one ledger."""
 NOT_OURS = 75
 """Exit status of a reaper whose ledger lives, or is another reaper's."""
 

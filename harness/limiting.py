@@ -1,4 +1,4 @@
-"""Why limits cannot be applied here, and the delegated control group in which they can.
+"""Record why limits cannot be applied, and the delegated control group in which they can.
 
 `harness.delegation` finds or requests that group; `harness.cgroup` creates groups below it.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a limit cannot be applied here, and the one shell command that changes it."""
+    """A limit cannot be applied here. reason: why. command: the shell command that changes it."""
 
     reason: str
     command: str
@@ -38,7 +38,7 @@ _places: list[Place] = []
 
 
 @contextmanager
-def placed(place: Place) -> Iterator[None]:
+def use_place(place: Place) -> Iterator[None]:
     """Have `limited` create groups in this place inside the block. Blocks nest."""
     _places.append(place)
     try:
@@ -47,13 +47,13 @@ def placed(place: Place) -> Iterator[None]:
         _places.pop()
 
 
-def current() -> Place | None:
-    """The place of the innermost `placed` block; None where groups are created at the root of each hierarchy."""
+def get_current_place() -> Place | None:
+    """Return the place of the innermost `use_place` block; None if groups are created at the root of each hierarchy."""
     return _places[-1] if _places else None
 
 
-def as_root() -> str:
-    """The shell command by which root measures with this installation; for root, how to start its container."""
+def format_root_command() -> str:
+    """Return the shell command that measures as root with this installation; for root, that starts a container."""
     if os.geteuid() == 0:
         return "docker run --privileged --cgroupns=private"
     return f"sudo {shlex.quote(str(Path(sys.executable).with_name('weighbridge')))} run"

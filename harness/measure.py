@@ -186,7 +186,7 @@ def _weigh(bell: Doorbell, instance: Instance) -> list[Sample]:
         raise RunError(f"the kernel killed {killed} of its processes for want of memory")
     samples += cpu.rest(before, cpu.read(instance), bell.now() - began)
     if any(sample.value is None for sample in on_disk):  # afterwards: the engine works to compute them
-        samples += disk.reported("disk.reported_instance", instance.reported())
+        samples += disk.sample_reported("disk.reported_instance", instance.reported())
     return samples
 
 

@@ -1,7 +1,7 @@
 """Deadlines that suit this machine: multiples of a time measured on it, never less than a floor.
 
 A fixed number of seconds is too short on a slow machine (an emulated or overcommitted one, a cold disk) and a campaign
-then loses a target that works. The time measured is that of starting a Python interpreter, as every deadline here
+then loses a target that works. The time measured is that of starting a Python interpreter, because every deadline
 limits the start or the end of a process.
 """
 
@@ -34,7 +34,7 @@ def deadline(floor: float, factor: float) -> float:
 
 
 def unit() -> float:
-    """Return the seconds that an interpreter takes to start here: the slowest measurement of this process so far."""
+    """Return the start-up time of an interpreter in seconds: the slowest measurement of this process so far."""
     return measure() if _slowest is None else _slowest
 
 
@@ -66,5 +66,5 @@ def wait_readable(descriptors: Sequence[int], floor: float, factor: float) -> li
 
 def _start() -> float:
     began = time.monotonic()
-    subprocess.run(PROGRAM, stdin=subprocess.DEVNULL, start_new_session=True, check=True)  # Ctrl-C is not for it
+    subprocess.run(PROGRAM, stdin=subprocess.DEVNULL, start_new_session=True, check=True)  # Ctrl-C must not reach it
     return time.monotonic() - began

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.steps import step
+from harness.steps import report_step
 
 
 def cache() -> Path:
@@ -49,7 +49,7 @@ def made_once(target: Path, make: Callable[[Path], None], doing: str = "") -> Pa
     if target.exists():
         return target
     folder(target.parent)
-    with step(doing or f"making {target.name}"), _locked(target.parent / f".{target.name}.lock"):
+    with report_step(doing or f"making {target.name}"), _locked(target.parent / f".{target.name}.lock"):
         if not target.exists():
             draft = target.parent / f".{target.name}.draft"
             remove(draft)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def try_twice(attempt: Callable[[], T]) -> tuple[T, str | None]:
-    """Return what the attempt returns, and the reason of its first failure if it took a second try.
+    """Return the attempt's result, and the reason of its first failure if the second try succeeded.
 
     Only a TransientFailure is followed by a second try. A launch never is: a failed run stays in the record.
     """
@@ -35,7 +35,7 @@ def try_twice(attempt: Callable[[], T]) -> tuple[T, str | None]:
     except TransientFailure as error:
         signals.check()
         first = error
-    with steps.step(f"a second try; the first failed: {first.reason}"):
+    with steps.report_step(f"a second try; the first failed: {first.reason}"):
         try:
             return attempt(), first.reason
         except TransientFailure as error:
@@ -62,13 +62,13 @@ def start_engine(target: str, ledger: Ledger, plan: Plan, stack: ExitStack) -> t
 
 
 def probe(engine: Backend) -> TargetRecord:
-    """Return an engine's record with the remedy for what the probe found. Raises Unavailable where it cannot run."""
+    """Return an engine's record, with its remedy if it has one. Raises Unavailable if the engine cannot run here."""
     record = engine.probe()
     return msgspec.structs.replace(record, remedy=record.remedy or engine.remedy or None)
 
 
-def without_bundle(workload: str, absent: Unavailable) -> Unavailable:
-    """Return why every target lacks a workload whose bundle could not be built."""
+def explain_missing_bundle(workload: str, absent: Unavailable) -> Unavailable:
+    """Return the error of every target for a workload whose bundle could not be built."""
     return Unavailable(f"workload {workload}: {absent.reason}", absent.hint, absent.detail)
 
 
@@ -119,7 +119,7 @@ class Preparation:
         for workload, built in bundles:
             if isinstance(built, Unavailable):
                 for target in engines:
-                    self._is_unavailable(target, without_bundle(workload, built))
+                    self._is_unavailable(target, explain_missing_bundle(workload, built))
                 continue
             self._append(BundleRecord(workload, built.sha256, built.bytes, dict(built.packages), self.side))
             for target, engine in engines.items():
@@ -156,7 +156,7 @@ class Preparation:
             return None
         samples = disk.weigh("disk.shared", image.parts)
         if any(sample.value is None for sample in samples):
-            samples += disk.reported("disk.reported_shared", image.reported)
+            samples += disk.sample_reported("disk.reported_shared", image.reported)
         self._append(ImageRecord(target, workload, samples, self.side, failure))
         return Cell(target, workload, engine, image, self.side)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAME_VARIABLE = "WEIGHBRIDGE_INSTANCE"
 END_TIMEOUT, END_FACTOR = 10.0, 250
-"""Of pace.deadline: for a process to end that was killed."""
+"""Floor in seconds and factor of pace.deadline, for the end of a killed process."""
 LOG_TAIL = 4096
 
 
@@ -149,7 +149,7 @@ def kill(pidfd: int) -> None:
 
 
 def wait_for_end(pidfd: int, subject: str) -> None:
-    """Wait until a process that was told to end is gone. Raises EngineError, which calls it `subject`."""
+    """Wait until a signalled process has ended. Raises EngineError; subject: the process's name in the message."""
     if not pace.wait_readable([pidfd], END_TIMEOUT, END_FACTOR):
         raise EngineError(f"{subject} has not ended after {pace.deadline(END_TIMEOUT, END_FACTOR):g} s")
 

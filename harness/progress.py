@@ -17,7 +17,7 @@ from rich.text import Text
 
 from harness import host
 from harness.campaign import Event, Observer
-from harness.elapsed import SECONDLY, Elapsed, with_seconds
+from harness.elapsed import SECONDLY, Elapsed, format_elapsed
 from harness.wording import count_runs, line, quantity
 
 
@@ -31,10 +31,10 @@ def shown(kind: str) -> Iterator[Observer]:
             with _bar() as observer:
                 yield observer
         case "rounds":
-            with _steps_shown(_Rounds()) as observer:
+            with _show_steps(_Rounds()) as observer:
                 yield observer
         case "lines":
-            with _steps_shown(_Lines()) as observer:
+            with _show_steps(_Lines()) as observer:
                 yield observer
         case "json":
             yield _json
@@ -43,15 +43,15 @@ def shown(kind: str) -> Iterator[Observer]:
 
 
 @contextmanager
-def _steps_shown(lines: _Lines) -> Iterator[Observer]:
-    """Print each step of the preparation and, at growing intervals, how long it has taken; then what `lines` prints."""
-    elapsed = Elapsed(lambda name, seconds: _print(with_seconds(name, seconds)))
+def _show_steps(lines: _Lines) -> Iterator[Observer]:
+    """Print each step of the preparation and, at growing intervals, its elapsed time; then the output of `lines`."""
+    elapsed = Elapsed(lambda name, seconds: _print(format_elapsed(name, seconds)))
     last = ""
 
     def observe(event: Event) -> None:
         nonlocal last
         elapsed.end()
-        if (name := _long(event)) is None:
+        if (name := _name_step(event)) is None:
             lines(event)
             return
         if event.phase == "releasing":
@@ -68,7 +68,7 @@ def _steps_shown(lines: _Lines) -> Iterator[Observer]:
         lines.end()
 
 
-def _long(event: Event) -> str | None:
+def _name_step(event: Event) -> str | None:
     """Return the name of the step that an event begins; None for an event of a launch."""
     if event.phase not in ("preparing", "releasing"):
         return None
@@ -94,7 +94,7 @@ def _bar() -> Iterator[Observer]:
     with Live(console=console, auto_refresh=False, transient=True) as live, ExitStack() as stack:
 
         def show(name: str, seconds: float) -> None:
-            progress.update(task, description=with_seconds(name, seconds))
+            progress.update(task, description=format_elapsed(name, seconds))
             live.update(Group(progress, medians.table(console.size.height - 4)), refresh=True)
 
         elapsed = Elapsed(show, SECONDLY)
@@ -102,7 +102,7 @@ def _bar() -> Iterator[Observer]:
 
         def observe(event: Event) -> None:
             elapsed.end()
-            if (name := _long(event)) is not None:
+            if (name := _name_step(event)) is not None:
                 show(name, 0.0)
                 elapsed.begin(name)
             elif event.phase == "round":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FLAGS = ("targets", "workloads", "rounds")
 BAD_INPUT = 2
 COMPLETE = (0, 3, 4)
-"""Exit codes of `weighbridge run` that leave a result to read: all well, nothing was measured, some runs failed."""
+"""Exit codes of `weighbridge run` that leave a result: success, nothing was measured, some runs failed."""
 OVERLAPPING = (
     "weighbridge is refused under pytest-xdist: launches that overlap disturb each other; run these tests with -n 0"
 )
@@ -110,7 +110,7 @@ def campaign(request: pytest.FixtureRequest) -> RecordedCampaign:
     except BadInput as error:
         pytest.fail(f"weighbridge: {error}", pytrace=False)
     if result.images and not any(run.phase == "measured" for run in result.runs):
-        pytest.fail(told, pytrace=False)  # targets that cannot run are skipped; one that can was not measured here
+        pytest.fail(told, pytrace=False)  # here a target can run but was not measured; one that cannot run is a skip
     return config.stash[_recorded]
 
 

@@ -1,6 +1,6 @@
-"""Remedies: for each thing that an ordinary user may lack, the one command that provides it.
+"""Remedies: for each thing that an ordinary user may lack, the command that provides it. Nothing here runs a command.
 
-Each text is made here once, so `doctor`, `run`, the table and the report show the same words.
+Each remedy is written here once, so `doctor`, `run`, the table and the report show the same text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 USER_NAMESPACE_REFUSED = (
     r"(?:unshare|bwrap|newuidmap|newgidmap): .*(?:unshare failed|new namespace|uid.?map|gid.?map|not permitted)"
 )
-"""How unshare(1), bwrap(1) and newuidmap(1) say that this user must not have a user namespace."""
+"""Messages of unshare(1), bwrap(1) and newuidmap(1) when this user must not have a user namespace."""
 SYSCTLS = Path("/proc/sys")
 NAMESPACE_SYSCTLS = (  # name, the value that forbids user namespaces, the value that allows them
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
@@ -33,42 +33,42 @@ GROUP_MAY_USE = stat.S_IRGRP | stat.S_IWGRP
 def join_group(group: str) -> str:
     """Return how the current user becomes a member of a group: the command, then a new login.
 
-    A user who is a member already, since the session began, only has to log in again.
+    A user who became a member after this session began only has to log in again.
     """
-    user = user_name()
+    user = get_user_name()
     if has_member(group, user):
         return f"log in again, or run `newgrp {group}`: this session began before {user} was in the group"
-    return f"run `{privileged(f'usermod -aG {group} {user}')}`, then log in again"
+    return f"run `{prefix_sudo(f'usermod -aG {group} {user}')}`, then log in again"
 
 
 def install(*packages: str) -> str:
     """Return the command that installs Debian packages."""
-    return privileged(f"apt-get install {' '.join(packages)}")
+    return prefix_sudo(f"apt-get install {' '.join(packages)}")
 
 
-def privileged(command: str) -> str:
-    """Return a shell command as this user has to type it for root to run it."""
+def prefix_sudo(command: str) -> str:
+    """Return a shell command with `sudo` in front, unless this user is root."""
     return command if os.geteuid() == 0 else f"sudo {command}"
 
 
 def open_kvm(device: Path) -> str:
-    """Return how a user who must not open /dev/kvm is let in: by its group, or where that is of no use, by its mode.
+    """Return how this user gets access to /dev/kvm: by joining its group, or by its mode if no group has access.
 
     A udev rule survives the next boot; without udev, in most containers, the mode itself is changed.
     """
-    if (group := group_of(device)) is not None:
+    if (group := find_group(device)) is not None:
         return join_group(group)
     if UDEV.exists():
         rule = 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"'
         return (
-            f"run `echo '{rule}' | {privileged('tee /etc/udev/rules.d/99-kvm.rules')} && "
-            f"{privileged('udevadm control --reload-rules')} && {privileged('udevadm trigger --name-match=kvm')}`"
+            f"run `echo '{rule}' | {prefix_sudo('tee /etc/udev/rules.d/99-kvm.rules')} && "
+            f"{prefix_sudo('udevadm control --reload-rules')} && {prefix_sudo('udevadm trigger --name-match=kvm')}`"
         )
-    return f"run `{privileged(f'chmod 666 {device}')}`"
+    return f"run `{prefix_sudo(f'chmod 666 {device}')}`"
 
 
 def load_kvm() -> str:
-    """Return how a machine gets /dev/kvm: by the module for its CPU, or why there is no module for it.
+    """Return how a machine without /dev/kvm gets it: by the kernel module for its CPU, or by a change outside of it.
 
     Source: the flags `vmx` (Intel), `svm` (AMD) and `hypervisor` (this machine is a guest) of /proc/cpuinfo.
     """
@@ -78,37 +78,37 @@ def load_kvm() -> str:
     if module is not None and (SYSFS / module).exists():
         return KVM_IN_CONTAINER
     if module is not None:
-        return f"run `{privileged(f'modprobe {module}')}`"
+        return f"run `{prefix_sudo(f'modprobe {module}')}`"
     if "hypervisor" in flags:
         return (
-            "this machine is a virtual one whose CPU has no virtualization: on its host, run "
-            "`sudo modprobe kvm_intel nested=1` (or kvm_amd) and give the machine the CPU model host-passthrough"
+            "this is a virtual machine whose CPU has no virtualization extensions: on its host, run "
+            "`sudo modprobe kvm_intel nested=1` (or kvm_amd) and give this machine the CPU model host-passthrough"
         )
     if flags:
-        return "nothing on this machine, unless its firmware setup has VT-x or AMD-V switched off: enable it there"
-    return "use a machine whose kernel has KVM: this kernel or CPU does not show virtualization"
+        return "enable VT-x or AMD-V in this machine's firmware setup; if it has no such setting, use another machine"
+    return "use a machine whose kernel has KVM: /proc/cpuinfo here shows no virtualization extensions"
 
 
 def restart_libvirt() -> str:
-    """Return how a libvirt daemon finds KVM that became available after the daemon started."""
-    return f"run `{privileged('systemctl restart libvirtd')}`: libvirt looks for KVM when it starts"
+    """Return how to have a libvirt daemon find KVM that became available after the daemon started."""
+    return f"run `{prefix_sudo('systemctl restart libvirtd')}`: libvirt looks for KVM when it starts"
 
 
-def user_namespaces() -> str:
-    """Return how to get user namespaces: the sysctl that forbids them to ordinary users, else to run as root.
+def allow_user_namespaces() -> str:
+    """Return how to get user namespaces: by the sysctl that forbids them to ordinary users, else as root.
 
-    Ubuntu 23.10 and newer restrict them by AppArmor, Debian up to 10 by a sysctl of its own. Only a container refuses
-    them to root.
+    Ubuntu 23.10 and newer restrict them by AppArmor, Debian up to 10 by a sysctl of its own. Root lacks them only in a
+    container.
     """
     if os.geteuid() == 0:
-        return "run outside of this container, or start it with `docker run --privileged`"
+        return "run outside this container, or start it with `docker run --privileged`"
     for name, forbids, allows in NAMESPACE_SYSCTLS:
         if _read(SYSCTLS / name.replace(".", "/")) == forbids:
-            return f"run `{privileged(f'sysctl {name}={allows}')}`, or run as root"
+            return f"run `{prefix_sudo(f'sysctl {name}={allows}')}`, or run as root"
     return "run as root: the kernel or a container refuses user namespaces to ordinary users"
 
 
-def user_name() -> str:
+def get_user_name() -> str:
     """Return the current user's name; `$USER`, for the shell to fill in, where the uid has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
@@ -116,8 +116,8 @@ def user_name() -> str:
         return "$USER"
 
 
-def group_of(path: Path) -> str | None:
-    """Return the group whose members may read and write a device or socket; None where membership does not help.
+def find_group(path: Path) -> str | None:
+    """Return the group whose members may read and write a device or socket; None if there is no such group.
 
     The group root is never returned: joining it would give far more than this one file.
     """
@@ -130,7 +130,7 @@ def group_of(path: Path) -> str | None:
 
 
 def has_member(group: str, user: str) -> bool:
-    """Whether the user database has the user in the group, whatever this session has."""
+    """Whether the user is in the group by the user database, regardless of this session's groups."""
     try:
         entry = grp.getgrnam(group)
         return user in entry.gr_mem or pwd.getpwnam(user).pw_gid == entry.gr_gid

@@ -63,7 +63,7 @@ def within(root: Path, argv: Sequence[str]) -> str:
     except CommandFailed as error:
         if not re.search(remedies.USER_NAMESPACE_REFUSED, error.output):
             raise
-        raise Unavailable(f"no sandbox can be made: {error}", remedies.user_namespaces(), error.detail) from error
+        raise Unavailable(f"no sandbox can be made: {error}", remedies.allow_user_namespaces(), error.detail) from error
 
 
 def _name() -> str:

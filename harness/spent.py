@@ -18,10 +18,10 @@ class Spent:
 
     @classmethod
     def divided(cls, exact: float, user: float, system: float) -> Spent:
-        """The scheduler's exact time, divided in the ratio of the ticks that were seen in either mode.
+        """Divide the scheduler's exact time in the ratio of the ticks seen in each mode. All arguments are in seconds.
 
-        As the kernel does it (cputime_adjust in kernel/sched/cputime.c): all is user time where no tick was seen in
-        system mode, nor any at all maybe.
+        As the kernel does it (cputime_adjust in kernel/sched/cputime.c): all of it is user time if no tick was seen in
+        system mode.
         """
         share = user / (user + system) if system else 1.0
         return cls(exact * share, exact * (1 - share))
@@ -30,7 +30,7 @@ class Spent:
         return Spent(self.user + other.user, self.system + other.system)
 
     def __sub__(self, other: Spent) -> Spent:
-        """Exact in total; between the modes as far as it can be, where ticks are all there is to tell."""
+        """Return the difference: exact in total, approximate between the modes, which only ticks tell apart."""
         total = max(0.0, self.total - other.total)
         user = min(max(0.0, self.user - other.user), total)
         return Spent(user, total - user)

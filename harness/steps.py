@@ -1,4 +1,4 @@
-"""The long steps of a preparation (building a bundle, fetching a kernel), for whatever shows the progress."""
+"""The long steps of a preparation (building a bundle, fetching a kernel), for the progress display."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Watcher = Callable[[str], None]
-"""Takes the name of the current step whenever it changes: `building the bundle hello`, or empty between steps."""
+"""Takes the name of the current step whenever it changes: `building the bundle hello`, or "" between steps."""
 
 _steps: list[str] = []
 _watchers: list[Watcher] = []
 
 
 @contextmanager
-def watched(watcher: Watcher) -> Iterator[None]:
+def watch_steps(watcher: Watcher) -> Iterator[None]:
     """Report the steps that the block takes to `watcher`."""
     _watchers.append(watcher)
     try:
@@ -23,7 +23,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 
 @contextmanager
-def step(name: str) -> Iterator[None]:
+def report_step(name: str) -> Iterator[None]:
     """Report the block as a step of that name; a step inside it replaces the name while it lasts."""
     _steps.append(name)
     _report()

@@ -1,6 +1,6 @@
-"""systemd's user manager: requests a scope, a unit with a delegated control group, for this process.
+"""Request a scope, a unit with a delegated control group, for this process from systemd's user manager.
 
-The request names this process: it keeps its pid, terminal, parent and environment, and no exec is needed. Where the
+The request names this process: it keeps its pid, terminal, parent and environment, and no exec is needed. If the
 process is in a session's scope, the user manager has PID 1 move it.
 Source: org.freedesktop.systemd1(5), StartTransientUnit; systemd.scope(5); user@.service(5).
 """
@@ -16,13 +16,13 @@ from pathlib import Path
 from harness import pace
 from harness.command import CommandFailed, find, run
 from harness.errors import Unavailable
-from harness.limiting import Refusal, as_root
+from harness.limiting import Refusal, format_root_command
 
 RUNTIME = Path("/run/user")
 SYSTEMD = Path("/run/systemd/system")
-"""It exists where systemd is PID 1: sd_booted(3)."""
+"""Exists if systemd is PID 1 (sd_booted(3))."""
 TIMEOUT, FACTOR = 60.0, 1500
-"""Of pace.deadline: for each of the two calls, which take 0.02 s on an idle machine."""
+"""Floor in seconds and factor of pace.deadline, for each of the two calls; they take 0.02 s on an idle machine."""
 DELEGATE = (
     r"printf '[Service]\nDelegate=cpu memory pids\n' | sudo install -D -m 644 /dev/stdin"
     " /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload (then log in again)"
@@ -31,15 +31,15 @@ PREFIX = "weighbridge-"
 
 
 class Refused(Exception):
-    """No delegated control group can be had here. refusal: the reason and the command that changes it."""
+    """No delegated control group is available. refusal: the reason and the command that changes it."""
 
     def __init__(self, reason: str, command: str) -> None:
         super().__init__(reason)
         self.refusal = Refusal(reason, command)
 
 
-def user() -> str:
-    """The name of the user who runs this process, or its uid where it has no name."""
+def describe_user() -> str:
+    """Return the name of the user who runs this process, or the uid if it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -56,7 +56,7 @@ def request_scope(campaign: str) -> str:
 
     The call returns before the process is moved. `systemctl start` joins the job that moves it, and returns at its end.
     """
-    environment = _bus()
+    environment = _find_bus()
     name = f"{PREFIX}{campaign}.scope"
     properties = [
         *("PIDs", "au", "1", str(os.getpid())),
@@ -74,38 +74,42 @@ def request_scope(campaign: str) -> str:
     except Unavailable as absent:
         raise Refused(absent.reason, f"sudo {absent.hint}") from absent
     except CommandFailed as error:
-        raise Refused(f"the systemd user manager of {user()} refuses a scope: {error}", as_root()) from error
+        reason = f"the systemd user manager of {describe_user()} refuses a scope: {error}"
+        raise Refused(reason, format_root_command()) from error
     return name
 
 
-def _bus() -> dict[str, str]:
-    """The environment in which busctl and systemctl find the user manager. Raises Refused.
+def _find_bus() -> dict[str, str]:
+    """Return the environment in which busctl and systemctl find the user manager. Raises Refused.
 
     Ours may lack it, as after `sudo -u`, or name another user's, as after `su`.
     """
     if not SYSTEMD.is_dir():
-        raise Refused(f"no control group is delegated to {user()}, and systemd is not running here", as_root())
+        reason = f"no control group is delegated to {describe_user()}, and systemd is not running here"
+        raise Refused(reason, format_root_command())
     folder = RUNTIME / str(os.geteuid())
     if not folder.is_dir():
+        user = describe_user()
         raise Refused(
-            f"no control group is delegated to {user()}, who has no systemd user manager without a login session",
-            f"sudo loginctl enable-linger {user()}",
+            f"no control group is delegated to {user}, who has no systemd user manager without a login session",
+            f"sudo loginctl enable-linger {user}",
         )
     bus = folder / "bus"
     try:
-        pid = _listener(bus)
+        pid = _find_listener(bus)
     except OSError as error:
         install = "sudo apt-get install dbus-user-session && systemctl --user start dbus.socket"
         raise Refused(
-            f"the systemd user manager of {user()} is not reachable: {bus}: {error.strerror}", install
+            f"the systemd user manager of {describe_user()} is not reachable: {bus}: {error.strerror}", install
         ) from None
     if pid == 0:
-        raise Refused("the systemd user manager is in another PID namespace: this is a container", as_root())
+        reason = "the systemd user manager is in another PID namespace: this is a container"
+        raise Refused(reason, format_root_command())
     return {"XDG_RUNTIME_DIR": str(folder), "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}"}
 
 
-def _listener(bus: Path) -> int:
-    """The pid of the process that listens on the socket; 0 where it is in another PID namespace. Raises OSError."""
+def _find_listener(bus: Path) -> int:
+    """Return the pid of the socket's listener; 0 if it is in another PID namespace. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(TIMEOUT)
         connection.connect(str(bus))

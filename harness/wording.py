@@ -117,12 +117,12 @@ def accelerator(target: TargetRecord) -> str | None:
 
 
 def not_here(target: str, reason: str, hint: str) -> str:
-    """Return the sentence about a target that cannot run here, with its remedy."""
+    """Return the message about a target that cannot run here, with its remedy."""
     return f"{target}: not here: {reason}. Try: {hint}"
 
 
 def without_kvm(target: str, reason: str | None, remedy: str) -> str:
-    """Return the sentence about a machine that runs in software, with the remedy."""
+    """Return the message about a target whose machine is emulated instead of running under KVM, with the remedy."""
     return f"{target}: not under KVM: {reason or 'the reason was not recorded'}. Try: {remedy}"
 
 

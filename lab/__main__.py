@@ -59,7 +59,7 @@ class Trial:
 @click.option(
     "--system",
     type=click.Choice(sorted(users_image.SUITES)),
-    help="The users' machine in place of the lab: this Debian with systemd, its daemons, and three users.",
+    help="Run the users' machine instead: this Debian release with systemd, its daemons and three users.",
 )
 @click.option("--publish", is_flag=True, help="If all goes well, have what came out in results/lab/ too.")
 def lab(direct: bool, system: str | None, publish: bool) -> int:
@@ -67,11 +67,11 @@ def lab(direct: bool, system: str | None, publish: bool) -> int:
     if direct and publish:
         raise BadInput("--publish keeps what came out of a lab, and --direct has none")
     if direct and system:
-        raise BadInput("--system names a machine to build, and --direct builds none")
+        raise BadInput("--system and --direct exclude each other: --system builds a machine, --direct uses this one")
     with _trial() as trial:
         ledger.reap()
         if system:
-            _as_users(system, trial)
+            _run_as_users(system, trial)
         else:
             _prove(trial, direct)
     if publish:
@@ -79,12 +79,12 @@ def lab(direct: bool, system: str | None, publish: bool) -> int:
     return 0
 
 
-def _as_users(system: str, trial: Trial) -> None:
-    """Have three users work on a machine with systemd, and judge what came out."""
+def _run_as_users(system: str, trial: Trial) -> None:
+    """Run the steps of three users on a machine with systemd, and check their records."""
     trial.about |= session.run(system, trial.kept, trial.say)
     summary = judge.check(trial.kept, session.mark(system))
     trial.about["summary"] = summary
-    trial.say(f"all is well: {summary}")
+    trial.say(f"no fault was found: {summary}")
 
 
 def _prove(trial: Trial, direct: bool) -> None:
@@ -95,7 +95,7 @@ def _prove(trial: Trial, direct: bool) -> None:
         _in_lab(trial)
     ended = {step.name: step.status for step in inside.done(trial.kept)}
     if failed := [step.name for step in inside.steps(trial.kept) if ended.get(step.name) != 0]:
-        raise RunError(f"of what was to be done, this failed or was never done: {', '.join(failed)}")
+        raise RunError(f"these steps failed or did not run: {', '.join(failed)}")
     proven = proof.of(trial.kept, None if direct else machine.NAMED)
     trial.about["proof"] = asdict(proven)
     trial.say(f"proven: {proven}")
@@ -165,13 +165,13 @@ def _directly(trial: Trial) -> None:
 
 
 def _publish(kept: Path, into: Path) -> None:
-    """Replace the files of `into`, which tests/test_docs.py writes the documentation from, by those of `kept`."""
+    """Replace the files of `into`, from which tests/test_docs.py writes the documentation, by those of `kept`."""
     for old in places.folder(into).iterdir():
         if old.is_file():
             old.unlink()
     for file in (path for path in kept.iterdir() if path.is_file()):
         (into / file.name).write_bytes(file.read_bytes())
-    print(f"{into.relative_to(ROOT)} is new: now run .venv/bin/python tests/test_docs.py")
+    print(f"{into.relative_to(ROOT)} was replaced. Now run .venv/bin/python tests/test_docs.py")
 
 
 if __name__ == "__main__":

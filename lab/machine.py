@@ -39,7 +39,7 @@ def ran(
 ) -> Iterator[IO[bytes]]:
     """The machine has run to its end: the disk that it wrote. hear: is told each line of its console.
 
-    argued: its arguments, see `arguments`. cpu: the place in the list of CPUs that this process may use.
+    argued: its arguments, see `arguments`. cpu: an index into the sorted CPUs that this process may use.
 
     deadline: on the monotonic clock. Raises StartTimeout where the machine has not ended by then, EngineError where
     QEMU fails.
@@ -97,7 +97,7 @@ def arguments(
     memory: str = MEMORY,
     devices: Sequence[str] = (),
 ) -> list[str]:
-    """QEMU's arguments without the connections. named: the mark of the machine's numbers, see harness.host.lab."""
+    """Return QEMU's arguments without the connections. named: the mark of the machine's numbers (harness.host.lab)."""
     return [
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
         *("-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", "1", "-m", memory),

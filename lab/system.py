@@ -33,7 +33,7 @@ LONGEST = 600.0
 """Seconds that mmdebstrap may take, and the Python packages: with the rest twenty minutes at the most."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 UNDATED = ("--aptopt=Acquire::Check-Valid-Until false", "--aptopt=Acquire::Check-Date false")
-"""A mirror may keep the packages of an earlier day."""
+"""Accept a mirror whose packages are older than their validity date."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def get() -> System:
 
 
 def cached(within: Path, parts: Sequence[str], make: Callable[[Path, Path], None]) -> tuple[Path, bool]:
-    """The folder below `within` that make(draft, scratch) filled, and whether it was filled just now.
+    """Return the folder below `within` that make(draft, scratch) filled, and whether it was filled just now.
 
-    parts: everything that decides the content; the newest content alone is kept. scratch: an empty folder, removed
-    afterwards. Raises Unavailable where it has to be made and this user is not root.
+    parts: everything that determines the content; only the newest content is kept. scratch: an empty folder, removed
+    afterwards. Raises Unavailable if the content has to be made and this user is not root.
     """
     place = within / hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:16]
     if place.exists():
@@ -99,7 +99,7 @@ def cached(within: Path, parts: Sequence[str], make: Callable[[Path, Path], None
 
 
 def setup_packages(suite: str) -> list[str]:
-    """The Debian packages that set-up installs on a machine of this suite that has none of them."""
+    """Return the Debian packages that set-up installs on a machine of this suite that lacks all of them."""
     return run([ROOT / "setup.sh", "--packages", suite]).split()
 
 

@@ -1,4 +1,4 @@
-"""Docker engines that stand in for those of users: the system's, and an ordinary user's own."""
+"""Docker engines for tests: one like the system's, and a rootless one of an ordinary user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUBORDINATE = 200_000
 
 @contextmanager
 def visible_engine() -> Iterator[DockerEngine]:
-    """A dockerd whose processes can be seen from here, as those of the system's engine can."""
+    """Yield a dockerd whose processes are visible from here, like those of the system's engine."""
     inside = engine._dockerd
 
     def visible(folder: Path, group: str) -> list[str]:
@@ -49,7 +49,7 @@ exec setpriv --reuid 0 --regid 0 --clear-groups unshare --mount --net sh -c '
 
 @contextmanager
 def rootless_engine(folder: Path, uid: int) -> Iterator[str]:
-    """The URL of a dockerd that this user runs, in a user namespace of theirs; `folder` is a new one. Needs root.
+    """Yield the URL of a dockerd that this user runs in a user namespace. folder: a new folder for it. Needs root.
 
     Debian's rootlesskit makes such a namespace by newuidmap(1); here the test maps the uids. There is only loopback.
     """
@@ -89,7 +89,7 @@ def _dockerd(folder: Path, uid: int) -> list[str]:
 
 
 def _map_ids(child: Child, folder: Path, uid: int) -> None:
-    """Map uids and gids once the child has its user namespace, and let it go on."""
+    """Map uids and gids once the child has its user namespace, and let it continue."""
     made = os.open(folder / "made", os.O_RDWR)
     try:
         assert made in select.select([made, child.pidfd], [], [])[0], tail(child.log)

@@ -56,7 +56,7 @@ ON_DEMAND = frozenset(
         *("systemd-machined.service", "systemd-hostnamed.service", "systemd-timedated.service", "polkit.service"),
     }
 )
-"""Units of the machine's own packages that a bus or a socket starts: that one of them runs is nothing left behind."""
+"""Units of the machine's own packages that a bus or a socket starts: a running one is not a leftover."""
 
 STAGE = """
     set -e

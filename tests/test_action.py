@@ -250,7 +250,7 @@ def test_a_baseline_that_is_not_there_is_bad_input(job: Job) -> None:
 def test_kvm_is_enabled_before_anything_is_measured(
     job: Job, tmp_path: Path, inputs: dict[str, str], enabled: bool
 ) -> None:
-    """A copy of the action stands in, whose script only leaves a trace: the real one would change this machine."""
+    """Run a copy of the action whose script only leaves a trace, because the real one would change this machine."""
     copy = tmp_path / "action-copy"
     (copy / "action").mkdir(parents=True)
     (copy / "action/kvm.sh").write_text("#!/bin/sh\ntouch enabled\n")
@@ -275,7 +275,7 @@ class GitHub(ThreadingHTTPServer):
         self.comments: list[dict[str, Any]] = []
         self.answer = 200
         self.page: bytes | None = None
-        """Bytes to answer in place of a page of comments."""
+        """Bytes to send instead of a page of comments."""
 
 
 class _Requests(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The action's script for /dev/kvm: the udev rule, and every machine on which it must change nothing and not fail.
+"""The action's script for /dev/kvm: the udev rule, and each machine on which it must change nothing and succeed.
 
 sudo, udevadm, id and uname are stubs, since the real ones would change this machine. A socket stands in for a device
 that this user must not open: nobody can open one, not even root. The stub of udev replaces it with a plain file.

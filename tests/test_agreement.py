@@ -70,7 +70,7 @@ def running(request: pytest.FixtureRequest, patched: None, engine_or_skip: Engin
 
 @contextmanager
 def running_on(target: str, engine_or_skip: EngineOrSkip) -> Iterator[Running]:
-    with Ledger() as ledger, delegation.entered(ledger):
+    with Ledger() as ledger, delegation.enter_delegated_group(ledger):
         backend = backends.create(target, ledger, Plan(targets=(target,), engines="private", limits=LIMITS))
         try:
             with engine_or_skip(backend.name):

@@ -37,7 +37,7 @@ MACHINE = Machine(
     doorbell="/bell",
     console="/console",
     agent="/agent",
-    uuid=libvirt_apparmor.uuid_of("weighbridge-1-2"),
+    uuid=libvirt_apparmor.compute_uuid("weighbridge-1-2"),
 )
 
 
@@ -64,7 +64,7 @@ def test_virt_aa_helper_may_read_the_disks_of_an_instance(path: str, readable: b
 @pytest.mark.skipif(not HELPER.exists(), reason="virt-aa-helper is not installed")
 @pytest.mark.parametrize("name", profile.names("libvirt"))
 def test_virt_aa_helper_lets_a_machine_have_all_its_files(name: str, tmp_path: Path) -> None:
-    """The helper itself makes the rules of the profile, without loading them (--dryrun)."""
+    """Run the helper itself, which prints the profile's rules without loading them (--dryrun)."""
     ours = profile.of_name("libvirt", name)
     for file in ("disk.ext4", "kernel", "initramfs"):
         (tmp_path / file).write_bytes(bytes(2**20))
@@ -79,7 +79,7 @@ def test_virt_aa_helper_lets_a_machine_have_all_its_files(name: str, tmp_path: P
         doorbell=f"{tmp_path}/bell",
         console=f"{tmp_path}/serial",
         agent=f"{tmp_path}/agent",
-        firmware=firmware.copy_of_rom(ours),
+        firmware=firmware.copy_rom(ours),
     )
     done = subprocess.run(
         [HELPER, "--create", "--dryrun", "--uuid", f"libvirt-{vm.uuid}"],
@@ -105,15 +105,15 @@ def test_rom_below_usr_share_is_copied_for_all_to_read(tmp_path: Path, monkeypat
     rom.write_bytes(b"firmware")
     direct = profile.of_name("libvirt", "direct")
     direct = profile.Profile(about="", domain=direct.domain.replace("/usr/share/qemu/qboot.rom", str(rom)))
-    copy = firmware.copy_of_rom(direct)
+    copy = firmware.copy_rom(direct)
     assert copy is not None and copy.is_relative_to(tmp_path / "cache")
     assert (copy.read_bytes(), copy.stat().st_mode & 0o777) == (b"firmware", 0o644)
     domain = ET.fromstring(machine.domain(direct, replace(MACHINE, firmware=copy)))
     assert domain.findtext("os/loader") == str(copy)
-    assert firmware.copy_of_rom(profile.of_name("libvirt", "pc")) is None
+    assert firmware.copy_rom(profile.of_name("libvirt", "pc")) is None
 
 
-def test_domain_has_our_uuid_whatever_its_profile_says() -> None:
+def test_domain_has_our_uuid_instead_of_its_profiles() -> None:
     """libvirt refuses a domain whose SMBIOS data names another UUID than its own."""
     theirs = "11111111-2222-3333-4444-555555555555"
     smbios = f"<sysinfo type='smbios'><system><entry name='uuid'>{theirs}</entry></system></sysinfo>"
@@ -125,24 +125,26 @@ def test_domain_has_our_uuid_whatever_its_profile_says() -> None:
 
 
 def test_uuid_is_the_same_for_a_reaper_and_another_for_each_name() -> None:
-    assert libvirt_apparmor.uuid_of("weighbridge-1-2") == "d3f40598-17c9-5171-bd14-3016add09928"
-    assert UUID(libvirt_apparmor.uuid_of("weighbridge-1-3")) != UUID(libvirt_apparmor.uuid_of("weighbridge-1-2"))
+    assert libvirt_apparmor.compute_uuid("weighbridge-1-2") == "d3f40598-17c9-5171-bd14-3016add09928"
+    assert UUID(libvirt_apparmor.compute_uuid("weighbridge-1-3")) != UUID(
+        libvirt_apparmor.compute_uuid("weighbridge-1-2")
+    )
 
 
 def test_reserved_uuids_are_few_and_never_the_same_at_once() -> None:
-    with libvirt_apparmor.reserved_uuid() as first:
-        with libvirt_apparmor.reserved_uuid() as second:
+    with libvirt_apparmor.reserve_uuid() as first:
+        with libvirt_apparmor.reserve_uuid() as second:
             assert first != second
-        with libvirt_apparmor.reserved_uuid() as again:
+        with libvirt_apparmor.reserve_uuid() as again:
             assert again == second
-    with libvirt_apparmor.reserved_uuid() as again:
+    with libvirt_apparmor.reserve_uuid() as again:
         assert again == first
 
 
 def test_profile_of_an_ended_domain_is_removed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libvirt_apparmor, "PROFILES", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    ours, theirs = (libvirt_apparmor.uuid_of(name) for name in ("ours", "theirs"))
+    ours, theirs = (libvirt_apparmor.compute_uuid(name) for name in ("ours", "theirs"))
     for uuid in (ours, theirs):
         for suffix in ("", ".files"):
             (tmp_path / f"libvirt-{uuid}{suffix}").touch()

@@ -1,4 +1,4 @@
-"""Packages are unpacked by each release of mmdebstrap, and a failure names its tool, its cause and a fitting remedy."""
+"""Each release of mmdebstrap unpacks packages; a failure names the tool, the cause and a fitting remedy."""
 
 from __future__ import annotations
 
@@ -108,9 +108,9 @@ def test_unpack_failure_reports_tool_version_command_status_and_output(stub: Stu
 @pytest.mark.parametrize(
     ("printed", "remedy"),
     [
-        (REFUSED, "install a release of mmdebstrap that was tried: mmdebstrap 1.3.5"),
-        ("E: invalid mode. Choose from auto, root, unshare, fakechroot, chrootless", "install a release of mmdebstrap"),
-        (f"Unknown option: skip\nUsage:\n{'    a line of the manual' * 80}", "install a release of mmdebstrap"),
+        (REFUSED, "install a tested release of mmdebstrap: mmdebstrap 1.3.5"),
+        ("E: invalid mode. Choose from auto, root, unshare, fakechroot, chrootless", "install a tested release"),
+        (f"Unknown option: skip\nUsage:\n{'    a line of the manual' * 80}", "install a tested release of mmdebstrap"),
         (f"{FETCH}Could not connect to 127.0.0.1:9 (127.0.0.1). - connect (111: Connection refused)", OF_NETWORK),
         (f"{FETCH}Unable to connect to deb.debian.org:80:", OF_NETWORK),
         (f"{FETCH}Could not resolve 'deb.debian.org'", OF_NETWORK),
@@ -143,7 +143,7 @@ def test_unpack_failure_reports_tool_version_command_status_and_output(stub: Stu
 def test_explain_names_the_remedy_that_fits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, printed: str, remedy: str
 ) -> None:
-    """Each text with noise around it, of a download that fails because of it too. Only a network needs a network."""
+    """Each text is among lines of a failed download. Only network failures get the remedy for the network."""
     forbid_by_apparmor(monkeypatch, tmp_path)
     output = f"{NOISE}\n{printed}\nE: mmdebstrap failed to run\n"
     found = explain(CommandFailed(["mmdebstrap", "bookworm"], 25, output), "/bin/true", Path("/cache"))
@@ -161,9 +161,9 @@ def test_explain_no_two_causes_share_a_remedy() -> None:
 def test_explain_a_download_without_end_and_a_killed_tool() -> None:
     late = explain(CommandFailed(["mmdebstrap"], None, "Get:1 x\n", 3600), "/bin/true", Path("/cache"))
     assert "it did not end within 3600 s" in late.reason and MIRROR in late.hint
-    assert late.detail.splitlines()[-1] == "no end within 3600 s"
+    assert late.detail.splitlines()[-1] == "timed out after 3600 s"
     killed = explain(CommandFailed(["mmdebstrap"], -signal.SIGKILL, ""), "/bin/true", Path("/cache"))
-    assert "it was ended by SIGKILL" in killed.reason and "dmesg" in killed.hint
+    assert "it was killed by SIGKILL" in killed.reason and "dmesg" in killed.hint
 
 
 @pytest.mark.parametrize("said", ["E: Unable to locate package nix", "E: Package 'nix' has no installation candidate"])
@@ -199,7 +199,7 @@ def test_sources_name_the_key_of_each_archive(monkeypatch: pytest.MonkeyPatch, t
     ]
 
 
-def test_sandbox_refused_by_the_kernel_is_no_fault_of_the_script(
+def test_sandbox_refused_by_the_kernel_makes_the_target_unavailable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Ubuntu's AppArmor lets an ordinary user's bwrap have no namespaces; the script itself never runs."""

@@ -40,7 +40,7 @@ HEAVY = ("pandas", "scipy", "numpy", "matplotlib", "jinja2", "docker", "libvirt"
 
 @dataclass
 class Flaky(Backend):
-    """An engine that fails as it is told to; `probed` and `closed` count over all backends of a test."""
+    """An engine that raises the given failures; `probed` and `closed` count over all backends of a test."""
 
     failures: list[Exception]
     closed: list[str] = field(default_factory=list)
@@ -112,14 +112,14 @@ def test_ready_timeout_is_a_multiple_of_this_machines_pace(monkeypatch: pytest.M
     assert ready_timeout(msgspec.UNSET, cell_with(1500), slowest=0.2) == 60.0
 
 
-# The budget, and what a campaign without a measured launch says.
+# The budget, and the message of a campaign without a measured launch.
 
 
 @pytest.mark.engine
 def test_budget_starts_at_the_first_launch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_or_skip: EngineOrSkip
 ) -> None:
-    """A preparation of a hundred hours, on a clock that it turns on, takes nothing of a budget of ten minutes."""
+    """A preparation that takes a hundred hours on a fake clock uses nothing of a budget of ten minutes."""
     turned_on = 0.0
 
     def observe(event: Event) -> None:
@@ -141,7 +141,7 @@ def test_budget_starts_at_the_first_launch(
 
 @pytest.mark.engine
 @pytest.mark.parametrize("command", [["run"], ["run", "--report", "rep"], ["ab", "--head", "memory=128M"]])
-def test_campaign_without_a_measured_launch_exits_3_and_says_what_to_do(
+def test_campaign_without_a_measured_launch_exits_3_with_a_remedy(
     command: list[str], engine_or_skip: EngineOrSkip
 ) -> None:
     with ground() as place:
@@ -181,7 +181,7 @@ def test_exit_code(outcome: Outcome, code: int) -> None:
     assert measuring._code(outcome, left_behind=False) == code
 
 
-def test_why_unmeasured_names_a_budget_that_would_do() -> None:
+def test_why_unmeasured_names_a_sufficient_budget() -> None:
     outcome = Outcome("c", cells=4, runs=2, failed=1, stopped="the budget of 60 s was used up after 2 runs")
     outcome.seconds, outcome.failure = 61.0, "docker hello: waiting: no READY within 60 s"
     told = measuring._why_unmeasured(outcome, Plan(rounds=7))
@@ -193,7 +193,7 @@ def test_heading_without_a_reference_is_ratio() -> None:
     assert "Ratio" in tables.headline(Summary(())).columns
 
 
-# What is imported when.
+# Imports before the last launch.
 
 ONLY = """
 import sys

@@ -1,4 +1,4 @@
-"""JSON, TOML and XML of foreign origin: the same nesting is refused on every Python version, and nothing less deep."""
+"""JSON, TOML and XML from outside: every Python version refuses the same depth of nesting, and nothing less deep."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ DECODERS = [
 
 
 @pytest.mark.parametrize(("decode", "nest"), DECODERS, ids=[nest.__name__ for _, nest in DECODERS])
-def test_decode_refuses_what_nests_deeper_than_the_bound(decode: Any, nest: Any) -> None:
+def test_decode_refuses_deeper_nesting_than_the_bound(decode: Any, nest: Any) -> None:
     decode(nest(LEVELS))
     for levels in (LEVELS + 1, 5000):
         with pytest.raises(Undecodable, match=TOO_DEEP):

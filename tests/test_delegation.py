@@ -1,4 +1,4 @@
-"""Limits of an ordinary user, cgroup version 2: in the group that is delegated to them, or in a scope of systemd's.
+"""Limits of an ordinary user under cgroup version 2: in a group that is delegated to the user, or in a systemd scope.
 
 The first half has a tree of plain files, and stubs of busctl and systemctl: they stand in for systemd. The second half
 has the kernel's own tree and an ordinary user in a group that root delegated.
@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from harness import cgroup, delegation, user_manager
-from harness.delegation import HARNESS, entered
+from harness.delegation import HARNESS, enter_delegated_group
 from harness.ledger import Ledger
 from harness.limiting import Refusal
 from harness.model import Limits
@@ -89,7 +89,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     monkeypatch.setattr(delegation, "OWN", made.own)
     monkeypatch.setattr(user_manager, "SYSTEMD", tmp_path)
     monkeypatch.setattr(user_manager, "RUNTIME", tmp_path / "run")
-    monkeypatch.setattr(user_manager, "user", lambda: "bob")
+    monkeypatch.setattr(user_manager, "describe_user", lambda: "bob")
     monkeypatch.setattr(os, "geteuid", lambda: UID)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in made.closed)
     monkeypatch.setattr(Path, "rmdir", shutil.rmtree)  # a group's files are no obstacle to the kernel
@@ -113,8 +113,8 @@ def ledger(machine: Machine) -> Iterator[Ledger]:
 
 def test_a_scope_is_requested_for_this_process_and_groups_are_created_in_it(machine: Machine, ledger: Ledger) -> None:
     scope = machine.tree / "user.slice/user@1000.service/app.slice/weighbridge-campaign.scope"
-    with entered(ledger):
-        assert cgroup.limits_here() == {"cpus": None, "memory": None}
+    with enter_delegated_group(ledger):
+        assert cgroup.find_refusals() == {"cpus": None, "memory": None}
         assert (scope / HARNESS / "cgroup.procs").read_text() == str(os.getpid())
         assert (scope / "cgroup.subtree_control").read_text() == "+cpu +memory"
         with cgroup.limited(ledger, "one", Limits(0.5, 2**20)) as group:
@@ -172,7 +172,7 @@ REFUSALS: dict[str, tuple[Callable[[Machine], object], str, str]] = {
     "no systemd": (no_systemd, "systemd is not running here", "sudo "),
     "version 1": (version_1, "cgroup version 1", "sudo "),
     "another PID namespace": (
-        lambda _: setattr(user_manager, "_listener", lambda bus: 0),
+        lambda _: setattr(user_manager, "_find_listener", lambda bus: 0),
         "another PID namespace",
         "sudo ",
     ),
@@ -189,7 +189,7 @@ REFUSALS: dict[str, tuple[Callable[[Machine], object], str, str]] = {
     "not moved": (lambda machine: machine.stub("systemctl"), "did not move this process into", "sudo "),
     "nothing delegated": (
         lambda machine: machine.move_us_when_asked("app.slice/weighbridge-campaign.scope", controllers="pids"),
-        "only pids delegated to bob, not cpu and memory",
+        "delegated to bob has pids, but not cpu and memory",
         "/etc/systemd/system/user@.service.d/delegate.conf",
     ),
     "no controller": (no_cpu_in_the_kernel, "the kernel does not offer", "boot with the kernel parameters"),
@@ -201,10 +201,10 @@ def test_a_refusal_has_its_reason_and_a_command(
     machine: Machine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     change, reason, command = REFUSALS[case]
-    for name in ("SYSTEMD", "_listener"):  # put back at the end
+    for name in ("SYSTEMD", "_find_listener"):  # put back at the end
         monkeypatch.setattr(user_manager, name, getattr(user_manager, name))
     change(machine)
-    with entered(ledger), cgroup.limited(ledger, "one", Limits()) as group:
+    with enter_delegated_group(ledger), cgroup.limited(ledger, "one", Limits()) as group:
         refusal = cgroup.refusal()
         assert refusal is not None
         assert reason in refusal.reason
@@ -212,23 +212,23 @@ def test_a_refusal_has_its_reason_and_a_command(
         assert group.folders == {}
         applied = group.applied()
         assert {each.mechanism for each in applied.values()} == {None}
-        assert applied["memory"].reason == str(cgroup.limits_here()["memory"])
+        assert applied["memory"].reason == str(cgroup.find_refusals()["memory"])
     assert not [*machine.tree.rglob("one")]
 
 
 def test_a_machine_without_busctl(machine: Machine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda program, path=None: None)
-    with entered(ledger):
+    with enter_delegated_group(ledger):
         assert str(cgroup.refusal()) == "the program busctl is not installed. Try: sudo apt-get install systemd"
 
 
 def test_a_controller_that_is_not_delegated_costs_its_own_limit_alone(machine: Machine, ledger: Ledger) -> None:
     """systemd before 252 delegates memory and pids."""
     scope = machine.move_us_when_asked("app.slice/weighbridge-campaign.scope", controllers="memory pids")
-    with entered(ledger), cgroup.limited(ledger, "one", Limits()) as group:
+    with enter_delegated_group(ledger), cgroup.limited(ledger, "one", Limits()) as group:
         assert (scope / "cgroup.subtree_control").read_text() == "+memory"
         cpus, memory = (group.applied()[name] for name in ("cpus", "memory"))
-        assert "only memory, pids delegated to bob, not cpu." in (cpus.reason or "")
+        assert "delegated to bob has memory, pids, but not cpu." in (cpus.reason or "")
         assert "Delegate=cpu memory pids" in (cpus.reason or "")
         assert (memory.mechanism, memory.reason) == ("memory cgroup, cgroup v2", None)
         assert group.folders == {"memory": scope / "one", "cpu": scope / "one"}  # cpu.stat is always there
@@ -245,7 +245,7 @@ def test_our_own_group_is_used_where_it_is_delegated(
         monkeypatch.setattr(os, "getxattr", lambda path, name: {(own, "user.delegate"): b"1"}[path, name])
     else:
         machine.close(own.parent)
-    with entered(ledger):
+    with enter_delegated_group(ledger):
         assert cgroup.refusal() is None
         with cgroup.limited(ledger, "one", Limits()) as group:
             assert group.folders["memory"] == own / "one"
@@ -253,9 +253,9 @@ def test_our_own_group_is_used_where_it_is_delegated(
 
 
 def test_a_unit_of_the_user_manager_that_is_not_delegated_is_left_alone(machine: Machine, ledger: Ledger) -> None:
-    """All below it is writable, but the user manager's own."""
+    """Everything below the user manager is writable, but its groups belong to the user manager."""
     terminal = machine.put_us("user.slice/user@1000.service/app.slice/terminal.scope")
-    with entered(ledger):
+    with enter_delegated_group(ledger):
         assert cgroup.refusal() is None
     assert "StartTransientUnit" in machine.calls.read_text()
     assert not (terminal / HARNESS).exists()
@@ -265,19 +265,19 @@ def test_a_delegated_group_with_other_processes_is_second_to_a_scope(machine: Ma
     shell = machine.put_us("some.slice/runner.service")
     machine.close(shell.parent)
     (shell / "cgroup.procs").write_text(f"{os.getppid()}\n{os.getpid()}\n")
-    with entered(ledger), cgroup.limited(ledger, "one", Limits()) as group:
+    with enter_delegated_group(ledger), cgroup.limited(ledger, "one", Limits()) as group:
         assert group.folders["memory"].parent.name == "weighbridge-campaign.scope"
     shutil.rmtree(user_manager.RUNTIME)
     machine.own.write_text("0::/some.slice/runner.service\n")
-    with entered(ledger), cgroup.limited(ledger, "one", Limits()) as group:
+    with enter_delegated_group(ledger), cgroup.limited(ledger, "one", Limits()) as group:
         assert group.folders["memory"].parent == shell
 
 
 def test_a_second_campaign_uses_the_group_of_the_first(machine: Machine, ledger: Ledger) -> None:
-    """It has started in the group for the harness: a child, or another command of the same shell."""
+    """The second one starts in the harness's group: as a child, or as another command of the same shell."""
     scope = machine.group("app.slice/weighbridge-first.scope")
     machine.put_us(f"app.slice/weighbridge-first.scope/{HARNESS}")
-    with entered(ledger), cgroup.limited(ledger, "one", Limits()) as group:
+    with enter_delegated_group(ledger), cgroup.limited(ledger, "one", Limits()) as group:
         assert group.folders["memory"] == scope / "one"
     assert machine.calls.read_text() == ""
 
@@ -287,13 +287,13 @@ def test_a_path_of_another_cgroup_namespace_is_not_ours(machine: Machine, ledger
     machine.put_us("some.slice/runner.service")
     (machine.tree / "some.slice/runner.service/cgroup.procs").write_text("1\n")
     shutil.rmtree(user_manager.RUNTIME)
-    with entered(ledger):
+    with enter_delegated_group(ledger):
         assert "no systemd user manager" in str(cgroup.refusal())
 
 
 def test_root_of_a_whole_machine_changes_nothing(machine: Machine, ledger: Ledger) -> None:
     machine.closed.clear()
-    with entered(ledger), cgroup.limited(ledger, "one", Limits()) as group:
+    with enter_delegated_group(ledger), cgroup.limited(ledger, "one", Limits()) as group:
         assert group.folders["memory"] == machine.tree / "one"
     assert machine.calls.read_text() == ""
 
@@ -301,13 +301,13 @@ def test_root_of_a_whole_machine_changes_nothing(machine: Machine, ledger: Ledge
 def test_the_kernels_root_group_is_never_divided(
     machine: Machine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root where no controller is enabled: what enables them is one command, which is theirs to give."""
+    """Root on a machine without an enabled controller gets the command that enables them; nothing is changed."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     machine.closed.clear()
     (machine.tree / "cgroup.subtree_control").write_text("")
     (machine.tree / "cgroup.procs").write_text(f"{os.getpid()}\n")
     machine.own.write_text("0::/\n")
-    with entered(ledger):
+    with enter_delegated_group(ledger):
         assert cgroup.refusal() == Refusal(
             f"the cpu controller is not enabled at {machine.tree}",
             f"echo '+cpu +memory' | sudo tee {machine.tree}/cgroup.subtree_control",
@@ -316,7 +316,7 @@ def test_the_kernels_root_group_is_never_divided(
 
 
 def test_entries_of_earlier_ledgers_are_still_released(machine: Machine, tmp_path: Path) -> None:
-    """They have a name, of a group at the root; later ones have folders, wherever the reaper itself runs."""
+    """Earlier entries have the name of a group at the root; later ones have the absolute path of a folder."""
     named, placed = machine.group("weighbridge-old"), machine.group("app.slice/x.scope/weighbridge-new")
     cgroup.remove(name="weighbridge-old")
     cgroup.remove(folders=[str(placed), str(machine.tree / "gone")])
@@ -341,7 +341,7 @@ def test_systemd_may_remove_a_group_first(machine: Machine, monkeypatch: pytest.
 
 NOBODY = 65534
 MOUNTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-"""Of cgroup version 2: alone, and where the controllers are version 1's."""
+"""Mount points of cgroup version 2: alone, and beside the controllers of version 1."""
 JOIN = 'echo 0 >"$1/cgroup.procs" && shift && exec "$@"'
 CHILD = """
 import json, os, sys
@@ -357,9 +357,9 @@ if "memory" not in controllers:
     cgroup.LIMITED_BY.clear()
     cgroup.LIMITED_BY["memory"] = controllers[0]
     cgroup.settings = lambda limits: {controllers[0]: {"hugetlb.2MB.max": "2097152"}}
-with Ledger() as ledger, delegation.entered(ledger):
+with Ledger() as ledger, delegation.enter_delegated_group(ledger):
     with cgroup.limited(ledger, ledger.name(), Limits()) as group:
-        place, files = delegation._own(), {}
+        place, files = delegation._find_own_group(), {}
         for controller, folder in group.folders.items():
             for file in cgroup.settings(Limits()).get(controller, {}):
                 files[file] = (folder / file).read_text().strip()
@@ -393,7 +393,7 @@ class Delegated:
 
     @contextmanager
     def campaign(self) -> Iterator[tuple[subprocess.Popen[str], str, dict[str, str]]]:
-        """A process that has an instance's group, where it is itself, and the limits of the instance's group."""
+        """Yield a process with an instance's group, the control group that it is in, and the instance's limits."""
         with self.started(sys.executable, "-P", "-c", CHILD, str(self.root), *self.controllers) as child:
             assert child.stdout is not None
             refusal, place, files = json.loads(child.stdout.readline())
@@ -473,8 +473,8 @@ def test_the_last_of_two_campaigns_undoes_it(delegated: Delegated) -> None:
 
 
 @pytest.mark.engine
-def test_clean_undoes_what_a_killed_campaign_left(delegated: Delegated) -> None:
-    """From outside of the group, by its absolute path."""
+def test_clean_undoes_the_move_of_a_killed_campaign(delegated: Delegated) -> None:
+    """The reaper runs outside the group and finds it by its absolute path."""
     with delegated.started("cat") as shell:
         with delegated.campaign() as (child, _, _):
             child.send_signal(signal.SIGKILL)

@@ -21,7 +21,7 @@ import pytest
 
 from harness.engines import docker, docker_contact, docker_endpoint
 from harness.engines.docker_contact import reach
-from harness.engines.docker_endpoint import choose, local_url, shown
+from harness.engines.docker_endpoint import choose, format_address, parse_address
 from harness.errors import TransientFailure, Unavailable
 from harness.ledger import Ledger
 from harness.model import Plan
@@ -29,7 +29,7 @@ from tests.ground import REPOSITORY, Ground, ground
 
 NOBODY = 65534
 GROUP = 12
-"""A group that every Debian has (man), of which nobody is a member."""
+"""The gid of the group man, which every Debian has and which has no members."""
 SYSTEM = f"unix://{docker_endpoint.DOCKER_SOCKET}"
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -64,7 +64,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
     ],
 )
 def test_an_address_on_this_machine_is_taken(address: str, url: str) -> None:
-    assert local_url(address) == url
+    assert parse_address(address) == url
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_an_address_that_cannot_be_used_is_refused_with_its_fault(
     place: Ground, monkeypatch: pytest.MonkeyPatch, address: str, fault: str
 ) -> None:
     with pytest.raises(ValueError, match=fault):
-        local_url(address)
+        parse_address(address)
     with pytest.raises(Unavailable, match=fault) as refused:
         choose(address)
     assert refused.value.reason.isprintable()
@@ -112,7 +112,7 @@ def test_a_password_is_in_no_message(place: Ground, address: str) -> None:
     with pytest.raises(Unavailable) as refused:
         choose(address)
     assert "sec" not in refused.value.reason.replace("its socket", "")
-    assert shown("tcp://[::1]:2375") == "tcp://[::1]:2375"
+    assert format_address("tcp://[::1]:2375") == "tcp://[::1]:2375"
 
 
 def test_tls_that_the_environment_asks_for_is_refused(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_the_order_of_precedence_is_that_of_the_docker_command(place: Ground, mo
 
 
 def test_contexts_are_read_from_docker_config_alone(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder without config.json has contexts too, and the home's configuration is not used instead."""
+    """A folder without config.json may have contexts; the configuration in the home folder is not used instead."""
     make_context(place.folder / ".docker", "mine", described("unix:///home.sock"))
     (place.folder / ".docker/config.json").write_text('{"currentContext": "mine"}')
     monkeypatch.setenv("DOCKER_CONFIG", str(place.folder / "elsewhere"))
@@ -212,7 +212,7 @@ def test_a_context_with_certificates_is_refused(place: Ground, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"currentContext": 5}'])
-def test_a_broken_configuration_is_ignored_and_the_reason_says_so(
+def test_a_broken_configuration_is_ignored_and_named_in_the_reason(
     place: Ground, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     (place.folder / ".docker").mkdir()
@@ -242,9 +242,7 @@ def listening(path: Path, kind: int = socket.SOCK_STREAM) -> Iterator[socket.soc
         yield bound
 
 
-def test_the_systems_socket_is_told_apart_by_what_is_wrong_with_it(
-    place: Ground, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_fault_of_the_systems_socket_has_its_own_reason(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     path = place.folder / "docker.sock"
     monkeypatch.setattr(docker_endpoint, "DOCKER_SOCKET", str(path))
     missing = refused_by(None)
@@ -275,13 +273,13 @@ def test_no_engine_on_a_port(place: Ground) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         refused = refused_by(f"tcp://127.0.0.1:{bound.getsockname()[1]}")
-    assert "no engine listens there (Connection refused)" in refused.reason
+    assert "no engine listens at this address (Connection refused)" in refused.reason
     assert "remove docker_host" in refused.hint
 
 
 @contextmanager
 def answering(path: Path, status: int, body: str) -> Iterator[None]:
-    """An engine that answers every request with this."""
+    """A server on a Unix socket that sends this response to every request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -311,8 +309,8 @@ def answering(path: Path, status: int, body: str) -> Iterator[None]:
     [
         (500, '{"message": "out of order"}', "HTTP 500: out of order"),
         (403, "no", "HTTP 403"),
-        (200, '{"ApiVersion": "1.24"}', "version 1.24 of Docker's API, and 1.30 is the oldest"),
-        (200, '{"ApiVersion": "1.9"}', "version 1.9 of Docker's API, and 1.30 is the oldest"),
+        (200, '{"ApiVersion": "1.24"}', "API version is 1.24, but 1.30 or newer is needed"),
+        (200, '{"ApiVersion": "1.9"}', "API version is 1.9, but 1.30 or newer is needed"),
         (200, "<html>", "not a Docker engine"),
         (200, "{}", "not a Docker engine"),
         (200, "[]", "not a Docker engine"),
@@ -361,7 +359,7 @@ except Unavailable as error:
 def asked_as_nobody(
     place: Ground, path: Path, engines: str = "auto", groups: str = "--clear-groups", prefix: tuple[str, ...] = ()
 ) -> Mapping[str, str]:
-    """What an ordinary user gets from the socket at `path`, taken for the system's."""
+    """Return the owner or the error that `_users_docker` has for an ordinary user if `path` is the system's socket."""
     if not all(folder.stat().st_mode & 0o5 == 0o5 for folder in (REPOSITORY, *REPOSITORY.parents)):
         pytest.skip(f"{REPOSITORY} is not open to ordinary users")
     become = [*prefix, "setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), groups]
@@ -377,7 +375,9 @@ def test_no_permission_names_the_group_that_has_it(place: Ground) -> None:
         os.chown(path, 0, GROUP)
         path.chmod(0o660)
         told = asked_as_nobody(place, path)
-        assert f"no permission to use the Docker socket {path}, which is for the group man" in told["reason"]
+        assert (
+            f"no permission to use the Docker socket {path}: only members of the group man may use it" in told["reason"]
+        )
         assert told["reason"].endswith("a private engine needs root")
         assert told["hint"] == f"run `sudo usermod -aG man {pwd.getpwuid(NOBODY).pw_name}`, then log in again"
         assert "private" not in asked_as_nobody(place, path, "user")["reason"]
@@ -396,7 +396,7 @@ def test_a_member_whose_session_is_older_is_sent_to_log_in_again(place: Ground) 
         os.chown(path, 0, GROUP)
         path.chmod(0o660)
         told = asked_as_nobody(place, path, prefix=("unshare", "--mount", "sh", "-c", bound, "sh"))
-    assert "you are in the group man, but this session began before" in told["reason"]
+    assert "you are in the group man, but this session is older" in told["reason"]
     assert told["hint"].startswith("log in again, or run `newgrp man`")
 
 
@@ -415,7 +415,7 @@ def test_an_ordinary_user_without_a_socket_is_given_both_reasons(place: Ground) 
     assert told["hint"].startswith("sudo ")
 
 
-def test_a_private_engine_for_an_ordinary_user_says_that_theirs_was_not_asked(
+def test_a_private_engine_for_an_ordinary_user_names_the_option_in_the_reason(
     place: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -427,7 +427,7 @@ def test_a_private_engine_for_an_ordinary_user_says_that_theirs_was_not_asked(
     ):
         pass
     assert "needs root" in refused.value.reason
-    assert "not asked because of --engines private" in refused.value.reason
+    assert "--engines private excludes" in refused.value.reason
     assert "leave out --engines private" in refused.value.hint
 
 
@@ -452,7 +452,7 @@ def test_root_gets_a_private_engine_unless_another_was_named(place: Ground, monk
         ("failed to start daemon: Error initializing network controller: iptables not found", False),
     ],
 )
-def test_a_start_that_may_succeed_next_time_is_told_by_its_type(
+def test_transient_start_failure_has_its_own_type(
     place: Ground, monkeypatch: pytest.MonkeyPatch, said: str, transient: bool
 ) -> None:
     monkeypatch.setenv("WEIGHBRIDGE_STATE", str(place.folder / "state"))

@@ -27,7 +27,7 @@ pytestmark = [
 
 UID = 65534
 GROUP = 12
-"""A group that every Debian has (man), in the place of docker."""
+"""The gid of the group man, which every Debian has, used instead of the group docker."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""doctor checks targets completely, prints each as soon as it is known, and shows the remedies that `run` shows."""
+"""doctor checks targets completely, prints each as soon as it is checked, and shows the same remedies as `run`."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ RUN = Run(
 
 
 class Fake(Backend):
-    """An engine of a virtual machine that has no KVM, and whose parts may be missing."""
+    """An engine of a virtual machine without KVM, whose requirements may be missing."""
 
     name = "fake"
     absent: str | None = None
     remedy = JOIN
 
-    def ingredients(self) -> dict[str, Callable[[], str]]:
+    def requirements(self) -> dict[str, Callable[[], str]]:
         return {"guest kernel": lambda: self._give("guest kernel") or "6.1"}
 
     def probe(self) -> TargetRecord:
@@ -116,7 +116,7 @@ def test_examine_a_missing_part_is_named_with_its_remedy(fake: type[Fake], name:
     assert found.checks[-1] == Check(name, False, f"no {name}", f"get a {name}")
 
 
-def test_examine_a_launch_that_fails_is_no_target_that_runs(monkeypatch: pytest.MonkeyPatch, fake: type[Fake]) -> None:
+def test_examine_failed_launch_makes_the_target_unavailable(monkeypatch: pytest.MonkeyPatch, fake: type[Fake]) -> None:
     failed = msgspec.structs.replace(RUN, ok=False, error=Failure("waiting", "StartTimeout", "not ready", "a log"))
     monkeypatch.setattr(doctor, "measure", lambda *arguments: failed)
     [found] = examine()
@@ -188,7 +188,7 @@ def test_doctor_prints_a_target_as_soon_as_it_is_known(
     assert printed == ["", "host: not here: not installed. Try: sudo apt-get install it\n"]
 
 
-def test_doctor_shows_every_no_with_its_remedy(
+def test_doctor_shows_every_failed_check_with_its_remedy(
     call: Call, fake: type[Fake], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("doctor", "--targets", "fake") == 0
@@ -258,7 +258,7 @@ def test_reports_show_the_remedy_of_a_machine_without_kvm(tmp_path: Path) -> Non
 
 @pytest.mark.engine
 def test_doctor_of_a_real_target() -> None:
-    """The bundle is built, an instance launched; without cgroups of one's own, limits are refused with a remedy."""
+    """Builds the bundle and launches an instance; without a delegated control group limits have a remedy."""
     done = lasting().weighbridge("doctor", "--targets", "namespace")
     lines = done.out.splitlines()
     assert done.code == 0 and lines[0].startswith("namespace: util-linux unshare"), done.err

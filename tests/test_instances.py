@@ -62,7 +62,7 @@ def engine(request: pytest.FixtureRequest, engine_or_skip: EngineOrSkip) -> Iter
         for name, value in lasting().environment.items():
             patch.setenv(name, value)
         plan = Plan(targets=(target,), engines="private", limits=LIMITS)
-        with Ledger() as opened, delegation.entered(opened):
+        with Ledger() as opened, delegation.enter_delegated_group(opened):
             backend = backends.create(target, opened, plan)
             try:
                 with engine_or_skip(backend.name):

@@ -101,7 +101,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_or_skip: Engin
     monkeypatch.setattr(kvm, "DEVICE", Path("/dev/null"))
     monkeypatch.setattr(kvm, "LEAST_DEADLINE", 1.0)
     monkeypatch.setattr(kvm, "DEADLINE_FACTOR", 1.0)
-    monkeypatch.setattr(kvm, "_passing", {})
+    monkeypatch.setattr(kvm, "_temporary", {})
     with engine_or_skip("qemu"), Ledger() as ledger:
         find("qemu-system-x86_64", "qemu-system-x86")
         yield Asked(ledger, bundle.build(workloads.load("hello")), tmp_path)
@@ -118,7 +118,7 @@ def test_a_qemu_that_dies_as_it_sets_a_register(asked: Asked) -> None:
 def test_a_guest_that_spins(asked: Asked) -> None:
     found = asked.verdict("while :; do :; done")
     assert not found.works and found.reason == "the guest was too slow under KVM: no READY within 1 s"
-    assert "run it once more" in found.hint and "rm /" not in found.hint
+    assert "run the command again" in found.hint and "rm /" not in found.hint
 
 
 @pytest.mark.engine
@@ -131,12 +131,12 @@ def test_a_guest_that_spins(asked: Asked) -> None:
         "kill -KILL $$",  # as the OOM killer does
     ],
 )
-def test_verdict_of_a_passing_failure_is_kept_for_this_process_only(
+def test_verdict_of_a_temporary_failure_is_kept_for_this_process_only(
     does: str, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = asked.verdict(does), asked.verdict(does)
     assert first == second and not first.works and asked.starts == 1
-    monkeypatch.setattr(kvm, "_passing", {})  # as in the next process
+    monkeypatch.setattr(kvm, "_temporary", {})  # as in the next process
     assert asked.verdict(f"printf '%s\n' '{MSR}' >&2; exit 134").reason.startswith(
         "QEMU ended under KVM: failed to set"
     )

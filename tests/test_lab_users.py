@@ -1,4 +1,4 @@
-"""The users' machine of the lab: its judge finds every fault in what came out, and its inventory every leftover."""
+"""The users' machine of the lab: its judge finds every fault in the records, and its inventory every leftover."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Records = list[dict[str, Any]]
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
-    """The records of a machine on which all went well, made up."""
+    """Made-up records of a machine without a fault."""
     done = [{"name": step.name, "user": step.user, "status": 0, "seconds": 1.0, "left": []} for step in steps()]
     (tmp_path / STEPS).write_text(json.dumps(done))
     (tmp_path / "alice-run.txt").write_text("setup: run: sudo usermod -aG docker,kvm alice, then log in again\n")
@@ -112,7 +112,7 @@ TCG = {"accelerator": "tcg", "accelerator_reason": "not permitted"}
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (drop_step, "root-conformance: it was never done"),
+        (drop_step, "root-conformance: it did not run"),
         (fail_step, "bob-doctor: it ended with 3"),
         (leave_slice, r"root-private: it left \+ unit: weighbridge.slice active"),
         (forget_command, "set-up did not print the command"),
@@ -135,7 +135,7 @@ def test_each_fault_is_found(good: Path, spoil: Callable[[Path], None], fault: s
 
 
 def test_numbers_without_the_mark_are_a_fault(good: Path) -> None:
-    with pytest.raises(RunError, match="do not bear the mark"):
+    with pytest.raises(RunError, match="lack the mark of the lab"):
         judge.check(good, session.mark("debian12"))
 
 

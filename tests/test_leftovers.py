@@ -286,9 +286,9 @@ def daemon(site: Site, name: str, *flags: str) -> Iterator[None]:
 
 
 SHORT_KEEPALIVE = "keepalive_interval = 1\nkeepalive_count = 1\n"
-"""A client that does not answer is cut off after 2 s, which every boot takes longer than."""
+"""Disconnects a client that does not respond for 2 s; every boot takes longer than that."""
 
-# A hook of libvirt's (hooks.html), which gets the domain's XML when a domain is made. It leaves the file that libvirt's
+# A libvirt hook (hooks.html), which gets the domain's XML when a domain is created. It leaves the file that libvirt's
 # AppArmor driver leaves, for machines without AppArmor.
 LIKE_APPARMOR = """#!/bin/sh
 [ "$2 $3" = "prepare begin" ] || exit 0

@@ -1,4 +1,4 @@
-"""libvirt through a daemon: an idle connection stays, a dead one is reopened, and a session is left as it was found.
+"""libvirt through a daemon: an idle connection stays open, a dead one is reopened, a session is left unchanged.
 
 The daemon is a real one, the session's of a user with a home of its own; its keepalive limit is 2 s in place of 30 s.
 """
@@ -34,7 +34,7 @@ TIMEOUT = 60.0
 PONG = re.compile(r"RPC_KEEPALIVE_RECEIVED: .*proc=2")
 CLOSED = "connection closed due to keepalive timeout"
 PINGS_WITHIN_THE_LIMIT = 2
-"""keepalive_interval x (keepalive_count + 1) is the limit: a client that answers a third ping is past it."""
+"""The limit is keepalive_interval x (keepalive_count + 1): a client that responds to a third ping has passed it."""
 
 # A client that opens the connection, and then does one step for each line that it reads.
 CLIENT = """
@@ -83,7 +83,7 @@ class Session:
 
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
-        """A libvirtd that the user started, from when it is ready."""
+        """Yield a libvirtd that the user started, once it is ready."""
         ready = self.folder / "ready"
         log = "2:stderr"
         environment = {**self.environment, "NOTIFY_SOCKET": str(ready), "LIBVIRT_LOG_OUTPUTS": log}
@@ -113,7 +113,7 @@ class Daemon:
         self.popen = popen
 
     def until(self, *patterns: str | re.Pattern[str], count: int = 1) -> str:
-        """Read the daemon's log until the count-th line that has one of these; that line."""
+        """Read the daemon's log until `count` lines matched one of the patterns; return the last of them."""
         assert self.popen.stderr is not None
         deadline = time.monotonic() + TIMEOUT
         seen = 0
@@ -155,7 +155,7 @@ def session() -> Iterator[Session]:
 
 
 def advance(popen: subprocess.Popen[str], step: str = "") -> str:
-    """Let a client do its next step, and read the line that it then prints."""
+    """Have a client run its next step, and return the line that it prints."""
     assert popen.stdin is not None and popen.stdout is not None
     if step:
         popen.stdin.write(f"{step}\n")

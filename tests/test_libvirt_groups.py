@@ -1,4 +1,4 @@
-"""libvirt's control groups: which one is a machine's, and that a partition goes with its slice."""
+"""libvirt's control groups: the group of a machine, and the removal of a partition with its slice."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ exit "$STATUS"
 
 @pytest.fixture
 def under_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
-    """Stand-in for systemd: its folder, and a systemctl that writes down its calls and ends with this status."""
+    """Stand-in for systemd: its folder, and a systemctl that records its calls and exits with this status."""
 
     def set_up(status: int) -> Path:
         (tmp_path / "system").mkdir()

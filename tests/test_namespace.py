@@ -94,7 +94,7 @@ def looked(target: str, engine_or_skip: EngineOrSkip) -> dict[str, list[str]]:
     """What an instance saw of the world: {word: values}."""
     name = socket.gethostname()
     try:
-        with Ledger() as ledger, delegation.entered(ledger):
+        with Ledger() as ledger, delegation.enter_delegated_group(ledger):
             backend = backends.create(target, ledger, Plan())
             with engine_or_skip(backend.name):
                 backend.probe()

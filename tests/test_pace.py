@@ -1,4 +1,4 @@
-"""Deadlines: a floor, a multiple of a start measured here, and no shorter one after a quiet moment."""
+"""Deadlines: a floor, a multiple of a measured interpreter start, and no shorter deadline after a quiet moment."""
 
 import os
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_wait_readable_measures_only_after_the_floor(monkeypatch: pytest.MonkeyP
         os.close(writing)
 
 
-def test_wait_readable_past_the_floor_finds_what_a_slow_machine_brings_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_readable_past_the_floor_returns_late_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     monkeypatch.setattr(pace, "_start", lambda: os.write(writing, b"x") * 60.0)  # it comes while the floor is over
     try:

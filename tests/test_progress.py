@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness import progress
 from harness.campaign import Event
-from harness.elapsed import Elapsed, with_seconds
+from harness.elapsed import Elapsed, format_elapsed
 from tests.ground import LONG
 
 FAILED = "failed while waiting: it did not ring"
@@ -65,7 +65,7 @@ def test_step_that_lasts_is_shown_with_its_time_until_it_ends(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: Queue[str] = Queue()
-    elapsed = Elapsed(lambda name, seconds: shown.put(with_seconds(name, seconds)), (0.001,))
+    elapsed = Elapsed(lambda name, seconds: shown.put(format_elapsed(name, seconds)), (0.001,))
     elapsed.begin("building the bundle hello")
     assert [shown.get(timeout=LONG) for _ in range(2)] == ["building the bundle hello (0 s)"] * 2
     elapsed.end()

@@ -266,7 +266,7 @@ def test_beside_other_workers_nothing_is_launched(place: Ground) -> None:
 
 @pytest.mark.engine
 def test_session_whose_campaign_measured_nothing_fails(place: Ground) -> None:
-    """Skipped tests would be green, and the user would take that for a measurement."""
+    """A session with only skipped tests would pass, and look like a measurement."""
     suite(place)
     (place.folder / "plan.toml").write_text(f'targets = ["{ZERO}"]\nbudget = "0.001s"\n')
     said = run(place, "--benchmark-only", "--weighbridge-plan", "plan.toml")

@@ -21,7 +21,7 @@ RULE = "sudo tee /etc/udev/rules.d/99-kvm.rules && sudo udevadm control --reload
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An ordinary user, alice, on a machine that has nothing: no module, no udev, no flags of its CPU."""
+    """An ordinary user, alice, on a machine without KVM modules, udev or CPU flags."""
     for name in ("SYSCTLS", "SYSFS", "CPUINFO", "UDEV"):
         monkeypatch.setattr(remedies, name, tmp_path / name.lower())
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -98,7 +98,7 @@ def test_open_kvm_changes_the_mode_where_the_group_is_of_no_use(
         ("flags\t\t: fpu svm", None, "run `sudo modprobe kvm_amd`"),
         ("flags\t\t: fpu svm", "kvm_amd", "docker run --device /dev/kvm"),
         ("flags\t\t: fpu hypervisor", None, "modprobe kvm_intel nested=1"),
-        ("flags\t\t: fpu", None, "nothing on this machine, unless its firmware setup"),
+        ("flags\t\t: fpu", None, "enable VT-x or AMD-V in this machine's firmware setup"),
         ("Features\t: fp asimd", None, "use a machine whose kernel has KVM"),
     ],
 )
@@ -147,13 +147,13 @@ def test_user_namespaces_by_the_sysctl_that_forbids_them(machine: Path, name: st
     path = machine / "sysctls" / name.replace(".", "/")
     path.parent.mkdir(parents=True)
     path.write_text(f"{value}\n")
-    assert remedies.user_namespaces() == f"run `sudo {command}`, or run as root"
+    assert remedies.allow_user_namespaces() == f"run `sudo {command}`, or run as root"
     path.write_text("63000\n" if name.startswith("user") else f"{1 - int(value)}\n")
-    assert remedies.user_namespaces().startswith("run as root:")
+    assert remedies.allow_user_namespaces().startswith("run as root:")
 
 
 def test_commands_of_root_need_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert remedies.install("zstd", "gcc") == "sudo apt-get install zstd gcc"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert remedies.install("zstd") == "apt-get install zstd"
-    assert "docker run --privileged" in remedies.user_namespaces()
+    assert "docker run --privileged" in remedies.allow_user_namespaces()

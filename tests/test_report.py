@@ -222,7 +222,7 @@ def test_a_stand_in_is_shown_by_its_own_name_where_a_headline_could_not_be_read(
     assert "not permitted; 6.00 MiB charged [6.00, 6.00] n=7" in page
 
 
-def test_nothing_is_said_of_stand_ins_where_all_could_be_read() -> None:
+def test_stand_ins_are_not_explained_where_all_metrics_were_read() -> None:
     table = tables.headline(summarize([full(2)]))
     assert "charged" not in str(table) and "reported" not in str(table)
 

@@ -69,7 +69,7 @@ class Checkout:
         path.chmod(0o755)
 
     def release(self, codename: str, files: str = "/nonexistent") -> None:
-        """Makes it a machine of that release, with these sockets and devices of engines."""
+        """Make the checkout's machine one of that release, with these sockets and devices of engines."""
         (self.folder / "os-release").write_text(f'NAME="A system"\nVERSION_CODENAME={codename}\n')
         text = (REPOSITORY / "setup.sh").read_text()
         text = text.replace("os_release=/etc/os-release", f"os_release={self.folder}/os-release")
@@ -224,7 +224,7 @@ def test_headers_that_come_later_bring_the_extra(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize(("codename", "there"), [("bookworm", False), ("noble", False), ("trixie", True), ("", True)])
 def test_packages_names_only_what_the_suite_has(checkout: Checkout, codename: str, there: bool) -> None:
-    """Of the suite named, as an image of another one is made here, else of this machine's; apt need not have lists."""
+    """The packages are those of the named suite, else of this machine's release; apt needs no lists."""
     shutil.rmtree(checkout.folder / "lists")
     checkout.release(codename)
     for asked in ([], [codename] if codename else []):
@@ -235,7 +235,7 @@ def test_packages_names_only_what_the_suite_has(checkout: Checkout, codename: st
         assert {"docker.io", "util-linux-extra"} <= set(done.stdout.split())
 
 
-def test_debian_13_is_brought_its_split_packages(checkout: Checkout) -> None:
+def test_debian_13_gets_its_split_packages(checkout: Checkout) -> None:
     assert "docker-cli" not in packages(checkout.setup()[0][0])
     (checkout.folder / "installed").write_text("")
     checkout.release("trixie")
@@ -257,7 +257,7 @@ def test_a_package_that_apt_does_not_have_is_named_and_the_rest_installed(checko
 
 @pytest.fixture
 def engine_files(tmp_path: Path) -> list[Path]:
-    """A socket and a device of an engine, which this process may not use: of two groups, unless it runs as root."""
+    """A socket and a device of an engine, of two groups, which only members of these groups and root can use."""
     files = [tmp_path / "docker.sock", tmp_path / "kvm"]
     for file, group in zip(files, ("games", "video"), strict=True):
         file.touch()
@@ -271,7 +271,7 @@ ORDINARY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and become an ordinary user")
 class TestGroups:
-    """The last line of set-up, for a user whom an engine's socket or device does not let in."""
+    """The last line of set-up, for a user without access to an engine's socket or device."""
 
     def last_line(self, checkout: Checkout, files: list[Path], uid: int = 1000) -> str:
         checkout.release("bookworm", " ".join(map(str, files)))
@@ -282,7 +282,7 @@ class TestGroups:
             if not folder.stat().st_mode & 0o001:  # pytest's own, which are closed
                 folder.chmod(0o755)
         done = subprocess.run(
-            [*ORDINARY, "/bin/sh", "-c", f"{functions}\nsay_how_to_be_let_in", "./setup.sh"],
+            [*ORDINARY, "/bin/sh", "-c", f"{functions}\nprint_group_remedy", "./setup.sh"],
             cwd=checkout.folder, env={**env, "PATH": f"{env['PATH']}:/usr/bin"}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -292,13 +292,13 @@ class TestGroups:
         asked = "setup: to use Docker or KVM, please run this, then log in again: sudo usermod -aG games,video alice\n"
         assert self.last_line(checkout, engine_files) == asked
 
-    def test_missing_files_ask_for_nothing(self, checkout: Checkout, tmp_path: Path) -> None:
+    def test_missing_files_print_nothing(self, checkout: Checkout, tmp_path: Path) -> None:
         assert self.last_line(checkout, [tmp_path / "docker.sock", tmp_path / "kvm"]) == ""
 
-    def test_root_is_asked_for_nothing(self, checkout: Checkout, engine_files: list[Path]) -> None:
+    def test_root_sees_no_group_line(self, checkout: Checkout, engine_files: list[Path]) -> None:
         assert self.last_line(checkout, engine_files, uid=0) == ""
 
-    def test_a_file_that_is_open_to_all_asks_for_nothing(self, checkout: Checkout, engine_files: list[Path]) -> None:
+    def test_a_file_that_is_open_to_all_prints_nothing(self, checkout: Checkout, engine_files: list[Path]) -> None:
         engine_files[0].chmod(0o666)
         assert self.last_line(checkout, engine_files).endswith("usermod -aG video alice\n")
 

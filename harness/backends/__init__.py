@@ -93,7 +93,7 @@ class Instance(ABC):
 
 
 READY_FACTOR = 1500
-"""Of pace.deadline, for the floor of measure.READY_TIMEOUT."""
+"""Factor of pace.deadline, whose floor is measure.READY_TIMEOUT."""
 
 
 class Backend(ABC):
@@ -102,7 +102,7 @@ class Backend(ABC):
     name: ClassVar[str]
     api: ClassVar[int] = API
     remedy: str = ""
-    """How to improve what `probe` found, such as a command that lets this user use KVM. It is recorded and shown."""
+    """How to improve the target that `probe` found, such as a command that gives this user KVM. Recorded and shown."""
 
     def __init__(self, options: Options, ledger: Ledger, plan: Plan) -> None:
         """Raises BadInput for options that this engine does not have."""
@@ -122,18 +122,18 @@ class Backend(ABC):
 
     @abstractmethod
     def probe(self) -> TargetRecord:
-        """The engine, its version, whose it is, its configuration.
+        """Return the engine, its version, its owner ("private" or "user") and its configuration.
 
-        Raises Unavailable where it cannot run here, TransientFailure where a second try may succeed: a new backend is
-        then probed once more.
+        Raises Unavailable if it cannot run here, TransientFailure if a second try may succeed: a new backend is then
+        probed once more.
 
         May start an engine of its own, which lives until `close`.
         """
 
-    def ingredients(self) -> Mapping[str, Callable[[], str]]:
-        """{name: function} for what a target needs besides its engine and a bundle, such as a guest kernel.
+    def requirements(self) -> Mapping[str, Callable[[], str]]:
+        """Return {name: function} for each requirement besides the engine and the bundle, such as a guest kernel.
 
-        Each function provides it and returns a description of it. Raises Unavailable where that is not possible.
+        Each function provides its requirement and returns a description of it, or raises Unavailable.
         """
         return {}
 

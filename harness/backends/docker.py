@@ -163,7 +163,7 @@ class Docker(Backend):
                 except ProcessLookupError:
                     raise ExitedBeforeReady(_ended(self._client, identity), _log(self._client, identity)) from None
                 doorbell.watch(pidfd)
-                # The engine answers before the container's shim is gone.
+                # The engine's call returns before the container's shim has ended.
                 stack.callback(wait_for_end, shim_pidfd, "the shim of a removed container")
                 stack.callback(self._client.api.remove_container, identity, force=True, v=True)
                 yield Container(self._client, identity, groups, first, self._store, image.limits)
@@ -203,7 +203,7 @@ class Docker(Backend):
             except sdk.errors.APIError as error:
                 hint = "ask for what this engine can give"
                 if str(bell.fifo) in str(error.explanation):
-                    hint = "name a folder that the engine sees by WEIGHBRIDGE_STATE"
+                    hint = "set WEIGHBRIDGE_STATE to a folder that the engine sees"
                     hint += ", or give --engines private" if os.geteuid() == 0 else ""
                 raise Unavailable(f"the engine cannot make a container: {error.explanation}", hint) from error
 
@@ -225,7 +225,7 @@ class Docker(Backend):
         return {}  # it has ended
 
     def _outermost(self, identity: str, groups: Mapping[str, Path]) -> tuple[int, int]:
-        """The host's pids of the first process and of the shim. Raises ProcessLookupError where it has ended."""
+        """Return the host's pids of the first process and of the shim. Raises ProcessLookupError if it has ended."""
         if groups or self._groups_by != "none":
             return outermost(cgroup.members(groups["memory"]) if groups else [])
         first = self._client.api.inspect_container(identity)["State"]["Pid"]

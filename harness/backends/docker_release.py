@@ -1,4 +1,4 @@
-"""Release what the Docker backend makes, by name: used at the end of a run, and by the reaper after a crash."""
+"""Remove the Docker backend's containers and images by name, at the end of a run or in the reaper after a crash."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness import pace
 
 CALL_FLOOR = 60.0
 CALL_FACTOR = 1500.0
-"""Of the deadline of a call to an engine: see pace.deadline."""
+"""Floor in seconds and factor of pace.deadline, for a call to an engine."""
 
 
 def remove_container(url: str, name: str, private: bool) -> None:
-    """Removes a container by name; none there is fine, and so is a private engine that is gone with all it had."""
-    with _reached(url, private) as client:
+    """Remove a container by name. Does nothing if it does not exist, or if its private engine is gone."""
+    with _try_connect(url, private) as client:
         if client is not None:
             try:
                 client.api.remove_container(name, force=True, v=True)
@@ -26,8 +26,8 @@ def remove_container(url: str, name: str, private: bool) -> None:
 
 
 def remove_image(url: str, name: str, private: bool) -> None:
-    """Removes an image by name, under the same conditions as remove_container."""
-    with _reached(url, private) as client:
+    """Remove an image by name, under the same conditions as remove_container."""
+    with _try_connect(url, private) as client:
         if client is not None:
             try:
                 client.api.remove_image(name, force=True)
@@ -37,6 +37,7 @@ def remove_image(url: str, name: str, private: bool) -> None:
 
 @contextmanager
 def connect(url: str) -> Iterator[sdk.DockerClient]:
+    """Yield a client of the engine at a URL and close it afterwards."""
     client = sdk.DockerClient(base_url=url, timeout=round(pace.deadline(CALL_FLOOR, CALL_FACTOR)))
     try:
         yield client
@@ -45,8 +46,8 @@ def connect(url: str) -> Iterator[sdk.DockerClient]:
 
 
 @contextmanager
-def _reached(url: str, private: bool) -> Iterator[sdk.DockerClient | None]:
-    """A client; None where a private engine is gone, or goes while it is asked."""
+def _try_connect(url: str, private: bool) -> Iterator[sdk.DockerClient | None]:
+    """Yield a client; None if a private engine is gone. Also ignores the end of a private engine inside the block."""
     with ExitStack() as stack:
         try:
             client = stack.enter_context(connect(url))

@@ -53,7 +53,7 @@ def layers(store: Store | None, about: Mapping[str, Any], pid: int | None) -> La
 
 
 def reported_size(size: int) -> int | Unseen:
-    """A size from the Engine API, in apparent bytes; negative where the engine could not compute it."""
+    """Return a size of the Engine API, in apparent bytes. size: negative if the engine could not compute it."""
     return size if size >= 0 else Unseen("the engine could not compute its size")
 
 

@@ -31,7 +31,7 @@ from harness.vm.machine import Accelerator, Machine
 
 
 class LibvirtMachine(VirtualMachine):
-    """identity: the domain's number, which libvirt gives each domain of a driver once."""
+    """A running domain. identity: its ID, which one libvirt driver never gives to another domain."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class LibvirtMachine(VirtualMachine):
         return nullcontext(partial(self.engine.ask, self.name))
 
     def cgroups(self) -> Mapping[str, Path]:
-        """Those that libvirt made for the domain. Where it makes none, QEMU stays in the group of its starter."""
+        """Return the domain's groups that libvirt created; if it creates none, QEMU stays in its parent's group."""
         found = {}
         for controller, folder in cgroup.of_process(self.pid).items():
             for above in (folder, *folder.parents):
@@ -77,7 +77,7 @@ class Libvirt(VmBackend):
 
     def probe(self) -> TargetRecord:
         self.engine: LibvirtEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
-        self.firmware = firmware.copy_of_rom(self.profile) if self.engine.confines() else None
+        self.firmware = firmware.copy_rom(self.profile) if self.engine.confines() else None
         kind = machine.machine_type(self.profile)
         self.accelerator, reason = self.choose_accelerator(
             self.engine.kvm_refusal(self.plan.emulator, platform.machine(), kind)
@@ -92,7 +92,7 @@ class Libvirt(VmBackend):
         return TargetRecord(self.options.target, "QEMU", version, self.engine.whose, self.accelerator, reason, profile)
 
     def refresh(self, image: DiskImage) -> None:
-        """Reopen the connection if its daemon has ended: untimed, and before anything is made over it."""
+        """Reopen the connection if its daemon has ended: before the timed window, and before it creates anything."""
         self.engine.reconnect()
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Libvirt(VmBackend):
                 domain = self.engine.restore(saved.memory, description, name)
             else:
                 vm = self.machine(name, image, folder, str(folder / "bell"), str(folder / "serial"))
-                vm = replace(vm, uuid=stack.enter_context(self.engine.uuid(name)))
+                vm = replace(vm, uuid=stack.enter_context(self.engine.choose_uuid(name)))
                 domain = self.engine.create(machine.domain(self.profile, vm))
             mark("created")
             if console := _accepted(stack, consoles):
@@ -180,4 +180,4 @@ def _gone_afterwards(pid: int) -> Iterator[None]:
         os.close(pidfd)
     if not gone:
         waited = pace.deadline(END_TIMEOUT, END_FACTOR)
-        raise EngineError(f"QEMU is still there {waited:g} s after its domain was destroyed")
+        raise EngineError(f"QEMU has not ended {waited:g} s after its domain was destroyed")

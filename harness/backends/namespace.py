@@ -100,7 +100,7 @@ class Namespace(Backend):
             run([*self.entry, find("true", "coreutils")])
         except CommandFailed as error:
             reason = f"the kernel refuses new {', '.join(self.kinds)} namespaces: {error}"
-            raise Unavailable(reason, remedies.user_namespaces(), error.detail) from error
+            raise Unavailable(reason, remedies.allow_user_namespaces(), error.detail) from error
         profile = {
             "namespaces": self.kinds,
             "root": self.root_by,

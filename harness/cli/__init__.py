@@ -1,6 +1,6 @@
-"""The command line: arguments only, a file a kind of command. What they start is elsewhere in the package.
+"""The command line: arguments only, one file for each kind of command. The rest of the package does the work.
 
-Each command imports what it needs when it is called, so that `--help` and bad arguments are answered at once.
+Each command imports what it needs when it is called, so `--help` and errors about arguments appear at once.
 """
 
 from __future__ import annotations

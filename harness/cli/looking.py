@@ -55,7 +55,7 @@ def site(folder: Path | None, lang: str) -> int:
 @click.option("--libvirt-uri", help="A libvirt daemon in place of the embedded driver.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor(as_json: bool, **flags: Any) -> int:
-    """Check what can run here, and what to do about the rest.
+    """Check which targets can run here, and show how to fix the others.
 
     For each target it builds a bundle, starts the engine, boots a guest under KVM and launches one instance.
     """
@@ -78,7 +78,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
 
 
 def _show_progress(name: str) -> None:
-    """Show a check as it begins, in one line of a terminal, which the next one overwrites."""
+    """Show the name of a check as it begins, in a terminal line that the next check overwrites."""
     from harness.wording import line
 
     if sys.stderr.isatty():
@@ -91,7 +91,7 @@ def _clear_progress() -> None:
 
 
 def _print_finding(finding: Finding, lab: str | None, shown: set[str]) -> None:
-    """Print a target with its checks as soon as it is known. shown: the details that were printed before."""
+    """Print a target with its checks. shown: details that were printed before; a new one is added."""
     from harness.wording import label, line, not_here, plain
 
     if finding.record is not None:
@@ -103,7 +103,7 @@ def _print_finding(finding: Finding, lab: str | None, shown: set[str]) -> None:
         remedy = f". Try: {check.remedy}" if check.remedy else ""
         if not check.works and check.finding != finding.reason:
             print(f"  {line(f'{check.name}: no: {check.finding}{remedy}')}")
-        elif check.works and check.name != "engine":  # is in the first line
+        elif check.works and check.name != "engine":  # the first line shows the engine already
             print(f"  {line(f'{check.name}: {check.finding}')}")
     if finding.detail and finding.detail not in shown:
         print("".join(f"  {each}\n" for each in plain(finding.detail).splitlines()), end="")

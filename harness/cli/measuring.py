@@ -12,7 +12,7 @@ import click
 from harness.cli.comparing import gate_code, show
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, gating, measuring
 from harness.cli.telling import say, say_detail, show_table, tell_left_behind, write_report
-from harness.elapsed import lasting
+from harness.elapsed import show_elapsed
 from harness.errors import BadInput, LeftBehind
 from harness.wording import count_runs, not_here, without_kvm
 
@@ -36,7 +36,7 @@ def run(plan_file: Path | None, output: Path | None, shown: str, report_to: Path
         return code
     show_table([campaign.output])
     if report_to is not None:
-        with lasting("writing the report"):
+        with show_elapsed("writing the report"):
             write_report([campaign.output], report_to)
     return code
 

@@ -21,10 +21,8 @@ def measuring(command: Callable[..., int]) -> Callable[..., int]:
             "--rounds", type=int, help="Measured rounds; every round visits every target once. [run 7, ab 30]"
         ),
         click.option("--precision", help="Measure until every median's interval is within this, as 5%: no --rounds."),
-        click.option("--budget", help="When to stop short, from the first launch on, as 10m; `none` never does. [10m]"),
-        click.option(
-            "--timeout", help="How long one instance may take to be ready. [auto: 60s, more on slow machines]"
-        ),
+        click.option("--budget", help="Stop this long after the first launch, as 10m; `none`: never. [10m]"),
+        click.option("--timeout", help="Deadline for one instance to be ready. [auto: 60s, more on slow machines]"),
         click.option("--cpus", type=float, help="CPUs for every instance. [1]"),
         click.option("--memory", help="Memory for every instance. [256M]"),
         click.option(
@@ -43,7 +41,13 @@ def measuring(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "-o", "--output", type=click.Path(path_type=Path), help="The result file. [results/runs/TIME.jsonl]"
         ),
-        click.option("--progress", "shown", type=click.Choice(PROGRESS), default="auto", help="Of the runs."),
+        click.option(
+            "--progress",
+            "shown",
+            type=click.Choice(PROGRESS),
+            default="auto",
+            help="How to show the progress of the runs.",
+        ),
     )
     for option in reversed(options):
         command = option(command)

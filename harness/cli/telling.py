@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.elapsed import lasting
+from harness.elapsed import show_elapsed
 from harness.errors import LeftBehind
 from harness.wording import line, plain
 
@@ -28,7 +28,7 @@ def tell_left_behind(error: LeftBehind) -> None:
 
 def show_table(files: Sequence[Path]) -> None:
     """Print the table of these results; its progress goes to stderr if it takes more than two seconds."""
-    with lasting("making the table"):
+    with show_elapsed("making the table"):
         # Imported here: NumPy must not be in a process that measures.
         from rich.console import Console
 
@@ -53,5 +53,5 @@ def write_report(files: Sequence[Path], folder: Path, formats: str | None = None
     wanted = DEFAULT if formats is None else formats.split(",")
     written = write([read(file) for file in files], folder, wanted, language)
     if language != "en" and (others := [name for name in wanted if name in IN_ENGLISH]):
-        say(f"only the page is in another language than English, which {', '.join(others)} are in")
+        say(f"--lang applies to the HTML page only: {', '.join(others)} stay in English")
     say(f"the report is {written[0]}")

@@ -22,7 +22,7 @@ from harness import cgroup, pace
 from harness.backends import Unseen
 from harness.command import find as find_program
 from harness.engines import SOCKET_PATH_LIMIT, last_line, program, serving
-from harness.engines.docker_contact import reach, service
+from harness.engines.docker_contact import format_service_command, reach
 from harness.engines.docker_endpoint import choose
 from harness.errors import TransientFailure, Unavailable
 from harness.ledger import Ledger
@@ -31,9 +31,9 @@ from harness.process import Child, named, spawn, tail
 
 START_FLOOR = 60.0
 START_FACTOR = 1500.0
-"""Of the deadline by which a private dockerd is ready: see pace.deadline."""
+"""Floor in seconds and factor of pace.deadline, for a private dockerd to be ready."""
 TRANSIENT = re.compile("timeout|timed out|deadline exceeded|temporarily", re.IGNORECASE)
-"""In the last line of dockerd's log where another start may succeed."""
+"""Matches the last line of dockerd's log if another start may succeed."""
 DAEMONS = ("dockerd", "containerd")
 
 # A tmpfs on /run, where dockerd, containerd and the shims keep their sockets: whatever they leave goes with it.
@@ -51,9 +51,9 @@ exec "$@"
 
 @dataclass(frozen=True)
 class DockerEngine:
-    """A Docker engine that answers at `url`.
+    """A Docker engine that is reachable at `url`.
 
-    cgroup_parent: of its containers, where we chose it. context: the Docker context that has the URL, if one has.
+    cgroup_parent: its containers' parent group, if we chose it. context: the Docker context with this URL, if any.
     """
 
     url: str
@@ -64,7 +64,7 @@ class DockerEngine:
 
     @property
     def systemd_slice(self) -> str:
-        """The slice of its containers under the systemd cgroup driver: that of its user, where it is rootless."""
+        """The slice of its containers under the systemd cgroup driver; for a rootless engine, its user's slice."""
         address = urlparse(self.url)
         owner = Path(address.path).stat().st_uid if address.scheme == "unix" else 0
         return f"user.slice/user-{owner}.slice/user@{owner}.service/user.slice" if owner else "system.slice"
@@ -89,7 +89,7 @@ def find(plan: Plan, ledger: Ledger, features: Mapping[str, bool]) -> Iterator[D
 
 
 def _users_docker(plan: Plan) -> DockerEngine | None:
-    """The user's engine; None where a private one may take its place. One that was named is never passed over."""
+    """Return the user's engine; None if a private one may replace it. A named engine is never replaced."""
     endpoint = None
     try:
         endpoint = choose(plan.docker_host)
@@ -108,7 +108,7 @@ def _users_docker(plan: Plan) -> DockerEngine | None:
 @contextmanager
 def _private_docker(ledger: Ledger, features: Mapping[str, bool]) -> Iterator[DockerEngine]:
     if os.geteuid() != 0:
-        reason = "a private Docker engine needs root, and yours was not asked because of --engines private"
+        reason = "a private Docker engine needs root, and --engines private excludes the system's and your own engine"
         raise Unavailable(reason, "leave out --engines private, or run as root")
     find_program("iptables", "iptables")
     name, group = ledger.name(), ledger.name()
@@ -142,7 +142,7 @@ def _dockerd(folder: Path, group: str) -> list[str]:
 
 
 def _wait_until_ready(notify: socket.socket, child: Child) -> None:
-    """Wait until dockerd is ready, of which it informs by sd_notify(3). Raises Unavailable."""
+    """Wait until dockerd reports by sd_notify(3) that it is ready. Raises Unavailable."""
     began = time.monotonic()
     while True:
         readable = pace.wait_readable([notify.fileno(), child.pidfd], START_FLOOR, START_FACTOR)
@@ -152,6 +152,7 @@ def _wait_until_ready(notify: socket.socket, child: Child) -> None:
             log = tail(child.log)
             how = "ended" if readable else f"was not ready within {time.monotonic() - began:.0f} s"
             reason = f"a private dockerd {how}: {last_line(log)}"
+            hint = f"use the system's engine: {format_service_command('start')}"
             if not readable or TRANSIENT.search(last_line(log)):
-                raise TransientFailure(reason, f"run the command again, or use the system's engine: {service('start')}")
-            raise Unavailable(reason, f"use the system's engine: {service('start')}")
+                raise TransientFailure(reason, f"run the command again, or {hint}")
+            raise Unavailable(reason, hint)

@@ -1,4 +1,4 @@
-"""Contact a Docker engine of the user's, and tell each way in which it cannot be used from the others, with a remedy.
+"""Contact the user's Docker engine. Each way in which it cannot be used has a reason and a remedy of its own.
 
 Source: unix(7) and connect(2) for the errors of a socket; Docker Engine API, /version.
 """
@@ -25,15 +25,15 @@ from harness.errors import Unavailable
 from harness.wording import line
 
 OLDEST_API = "1.30"
-"""The first with the mounts that bind the doorbell: Docker 17.06."""
+"""The first API version with the mounts that the doorbell needs: Docker 17.06."""
 ANSWER_FLOOR = 10.0
 ANSWER_FACTOR = 250.0
-"""Of the deadline of an answer to /version: see pace.deadline."""
+"""Floor in seconds and factor of pace.deadline, for the response to /version."""
 SYSTEM_SOCKETS = (DOCKER_SOCKET, "/run/docker.sock")
 
 
 def reach(endpoint: Endpoint) -> None:
-    """Return where an engine answers that can be used. Raises Unavailable with the reason and a remedy."""
+    """Check that a usable engine listens at the endpoint. Raises Unavailable with the reason and a remedy."""
     timeout = pace.deadline(ANSWER_FLOOR, ANSWER_FACTOR)
     try:
         if endpoint.socket:
@@ -54,12 +54,13 @@ def _connect_unix(endpoint: Endpoint, path: str, timeout: float) -> None:
         raise _unusable(endpoint, f"no permission to look for the socket {path}", "run as root") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         why = f"there is no Docker socket {path} ({error.strerror})"
-        raise _unusable(endpoint, why, _start(endpoint)) from error
+        raise _unusable(endpoint, why, _suggest_start(endpoint)) from error
     except OSError as error:
-        raise _unusable(endpoint, f"{path}: {error.strerror}", _service("restart", endpoint)) from error
+        raise _unusable(endpoint, f"{path}: {error.strerror}", _format_service_command("restart", endpoint)) from error
     if not stat.S_ISSOCK(about.st_mode):
-        remedy = remedies.privileged(f"{'rmdir' if stat.S_ISDIR(about.st_mode) else 'rm'} {path}")
-        raise _unusable(endpoint, f"{path} is not a socket", f"{remedy} && {_service('restart', endpoint)}")
+        remedy = remedies.prefix_sudo(f"{'rmdir' if stat.S_ISDIR(about.st_mode) else 'rm'} {path}")
+        restart = _format_service_command("restart", endpoint)
+        raise _unusable(endpoint, f"{path} is not a socket", f"{remedy} && {restart}")
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout)
@@ -68,12 +69,12 @@ def _connect_unix(endpoint: Endpoint, path: str, timeout: float) -> None:
         raise _forbidden(endpoint, path, about) from error
     except ConnectionRefusedError as error:
         why = f"no engine listens on the socket {path} (Connection refused)"
-        raise _unusable(endpoint, why, _service("start", endpoint)) from error
+        raise _unusable(endpoint, why, _format_service_command("start", endpoint)) from error
     except (TimeoutError, BlockingIOError) as error:  # EAGAIN: the queue of connections is full
         raise _silent(endpoint, timeout) from error
     except OSError as error:
         why = f"cannot connect to {path}: {error.strerror}"
-        raise _unusable(endpoint, why, _service("restart", endpoint)) from error
+        raise _unusable(endpoint, why, _format_service_command("restart", endpoint)) from error
 
 
 def _connect_tcp(endpoint: Endpoint, timeout: float) -> None:
@@ -83,8 +84,12 @@ def _connect_tcp(endpoint: Endpoint, timeout: float) -> None:
     except TimeoutError as error:
         raise _silent(endpoint, timeout) from error
     except OSError as error:
-        why = f"no engine listens there ({error.strerror})" if error.errno == errno.ECONNREFUSED else error.strerror
-        raise _unusable(endpoint, f"{why}", _service("start", endpoint)) from error
+        why = (
+            f"no engine listens at this address ({error.strerror})"
+            if error.errno == errno.ECONNREFUSED
+            else error.strerror
+        )
+        raise _unusable(endpoint, f"{why}", _format_service_command("start", endpoint)) from error
 
 
 def _check_answer(endpoint: Endpoint, timeout: float) -> None:
@@ -92,9 +97,9 @@ def _check_answer(endpoint: Endpoint, timeout: float) -> None:
         client = sdk.APIClient(base_url=endpoint.url, version=OLDEST_API, timeout=timeout)  # type: ignore[arg-type]
     except sdk.errors.DockerException as error:
         raise _unusable(
-            endpoint, f"the address cannot be used: {last_cause(error)}", _service("restart", endpoint)
+            endpoint, f"the address cannot be used: {last_cause(error)}", _format_service_command("restart", endpoint)
         ) from error
-    except Exception as error:  # of whatever kind: the SDK reads the user's config.json without checking it
+    except Exception as error:  # any type: the SDK reads the user's config.json without checking it
         why = f"the Docker SDK cannot use config.json of your Docker configuration ({type(error).__name__}: {error})"
         raise Unavailable(why, "correct ~/.docker/config.json, or point DOCKER_CONFIG to an empty folder") from error
     try:
@@ -104,24 +109,24 @@ def _check_answer(endpoint: Endpoint, timeout: float) -> None:
         told = getattr(error, "explanation", None) or str(error)
         status = getattr(error, "status_code", None)
         why = f"the engine answers with HTTP {status}: {line(str(told))}"
-        raise _unusable(endpoint, why, _service("restart", endpoint)) from error
+        raise _unusable(endpoint, why, _format_service_command("restart", endpoint)) from error
     except requests.Timeout as error:
         raise _silent(endpoint, timeout) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = "what listens there is not a Docker engine: its /version has no ApiVersion"
-        raise _unusable(endpoint, why, _service("restart", endpoint)) from error
+        why = "the server at this address is not a Docker engine: its /version has no ApiVersion"
+        raise _unusable(endpoint, why, _format_service_command("restart", endpoint)) from error
     except requests.RequestException as error:
-        why = f"what listens there does not answer as an engine does: {line(last_cause(error))}"
-        raise _unusable(endpoint, why, _service("restart", endpoint)) from error
+        why = f"the server at this address does not respond like a Docker engine: {line(last_cause(error))}"
+        raise _unusable(endpoint, why, _format_service_command("restart", endpoint)) from error
     finally:
         client.close()
     if too_old:
-        why = f"the engine speaks version {spoken} of Docker's API, and {OLDEST_API} is the oldest that can be used"
-        raise _unusable(endpoint, why, remedies.privileged("apt-get install docker.io"))
+        why = f"the engine's API version is {spoken}, but {OLDEST_API} or newer is needed"
+        raise _unusable(endpoint, why, remedies.prefix_sudo("apt-get install docker.io"))
 
 
 def _unusable(endpoint: Endpoint, why: str, remedy: str) -> Unavailable:
-    """The error. remedy: for an engine that a service manager runs; one elsewhere is no longer to be named."""
+    """Return the error. remedy: for an engine that a service manager runs; others must no longer be named."""
     if endpoint.choice is None:
         return Unavailable(why, remedy)
     if endpoint.socket in SYSTEM_SOCKETS or _is_rootless(endpoint):
@@ -131,23 +136,23 @@ def _unusable(endpoint: Endpoint, why: str, remedy: str) -> Unavailable:
 
 def _silent(endpoint: Endpoint, timeout: float) -> Unavailable:
     why = f"the engine does not answer within {timeout:.3g} s"
-    return _unusable(endpoint, why, _service("restart", endpoint))
+    return _unusable(endpoint, why, _format_service_command("restart", endpoint))
 
 
 def _forbidden(endpoint: Endpoint, path: str, about: os.stat_result) -> Unavailable:
-    """No permission to connect. The remedy depends on whether a group may, and on who is in it."""
+    """Return the error for a forbidden socket. The remedy depends on the socket's group and its members."""
     prefix = f"{endpoint.choice.text}: " if endpoint.choice else ""
     reason = f"{prefix}no permission to use the Docker socket {path}"
-    name = _group_name(about.st_gid)
+    name = _find_group_name(about.st_gid)
     if name is None or about.st_gid == 0 or not about.st_mode & stat.S_IWGRP or _is_in_session(about.st_gid):
         return Unavailable(reason, "run as root")
     if _is_member(about.st_gid):
-        why = f"{reason}: you are in the group {name}, but this session began before you were"
+        why = f"{reason}: you are in the group {name}, but this session is older than your membership"
         return Unavailable(why, remedies.join_group(name))
-    return Unavailable(f"{reason}, which is for the group {name}", remedies.join_group(name))
+    return Unavailable(f"{reason}: only members of the group {name} may use it", remedies.join_group(name))
 
 
-def _group_name(gid: int) -> str | None:
+def _find_group_name(gid: int) -> str | None:
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
@@ -159,27 +164,27 @@ def _is_in_session(gid: int) -> bool:
 
 
 def _is_member(gid: int) -> bool:
-    """Whether the group database has this user in a group, whatever this session has."""
-    return remedies.has_member(grp.getgrgid(gid).gr_name, remedies.user_name())
+    """Whether the user is in the group by the user database, regardless of this session's groups."""
+    return remedies.has_member(grp.getgrgid(gid).gr_name, remedies.get_user_name())
 
 
 def _is_rootless(endpoint: Endpoint) -> bool:
-    """Whether the socket is where this user's own engine has it."""
+    """Whether the socket is in the folder of this user's own (rootless) engine."""
     return (endpoint.socket or "").startswith(f"/run/user/{os.geteuid()}/")
 
 
-def _start(endpoint: Endpoint) -> str:
-    """The command by which there is an engine."""
+def _suggest_start(endpoint: Endpoint) -> str:
+    """Return the command that starts the engine, or that installs it if there is no dockerd."""
     there = shutil.which("dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    return _service("start", endpoint) if there else remedies.privileged("apt-get install docker.io")
+    return _format_service_command("start", endpoint) if there else remedies.prefix_sudo("apt-get install docker.io")
 
 
-def _service(verb: str, endpoint: Endpoint) -> str:
-    """The command that starts or restarts the engine."""
-    return f"systemctl --user {verb} docker" if _is_rootless(endpoint) else service(verb)
+def _format_service_command(verb: str, endpoint: Endpoint) -> str:
+    """Return the command that starts or restarts the engine."""
+    return f"systemctl --user {verb} docker" if _is_rootless(endpoint) else format_service_command(verb)
 
 
-def service(verb: str) -> str:
-    """The command that starts or restarts the system's engine."""
+def format_service_command(verb: str) -> str:
+    """Return the command that starts or restarts the system's engine."""
     systemd = Path("/run/systemd/system").is_dir()
-    return remedies.privileged(f"systemctl {verb} docker" if systemd else f"service docker {verb}")
+    return remedies.prefix_sudo(f"systemctl {verb} docker" if systemd else f"service docker {verb}")

@@ -29,7 +29,7 @@ NO_TLS = "TLS is not supported: the engine must be reached by its Unix socket, o
 
 @dataclass(frozen=True)
 class Choice:
-    """A way in which the user names an engine. text: for messages, without secrets. undo: stops naming this one."""
+    """The user's choice of an engine. text: for messages, without secrets. undo: how to remove the choice."""
 
     text: str
     undo: str
@@ -61,26 +61,26 @@ def choose(docker_host: str | None) -> Endpoint:
         (os.environ.get("DOCKER_HOST"), "DOCKER_HOST", "unset DOCKER_HOST"),
     ):
         if text and text.strip():
-            choice = Choice(f"{name}={shown(text)}", undo)
-            return Endpoint(_url(text, choice, tls=bool(os.environ.get("DOCKER_TLS_VERIFY"))), choice)
-    current, note = _current_context()
+            choice = Choice(f"{name}={format_address(text)}", undo)
+            return Endpoint(_parse_choice(text, choice, tls=bool(os.environ.get("DOCKER_TLS_VERIFY"))), choice)
+    current, note = _read_current_context()
     asked = os.environ.get("DOCKER_CONTEXT")
     context = asked or current or DEFAULT_CONTEXT
     if context == DEFAULT_CONTEXT:
         return Endpoint(f"unix://{DOCKER_SOCKET}", note=note)
-    return _context(context, "unset DOCKER_CONTEXT" if asked else f"docker context use {DEFAULT_CONTEXT}")
+    return _read_context(context, "unset DOCKER_CONTEXT" if asked else f"docker context use {DEFAULT_CONTEXT}")
 
 
 def unusable(choice: Choice, why: str) -> Unavailable:
-    """The error for an engine that was named and cannot be used."""
+    """Return the error for an engine that the user named and that cannot be used."""
     return Unavailable(
         f"{choice.text}: {why}", f"{choice.undo}, or give --engines private" if os.geteuid() == 0 else choice.undo
     )
 
 
-def shown(address: str) -> str:
-    """An address as one line of Unicode, its password replaced by asterisks."""
-    scheme, separator, rest = _text(address).partition("://")
+def format_address(address: str) -> str:
+    """Return an address as one line of Unicode, with its password replaced by asterisks."""
+    scheme, separator, rest = _to_line(address).partition("://")
     if not separator:
         scheme, rest = "", scheme
     user, at, host = rest.rpartition("@")
@@ -89,10 +89,10 @@ def shown(address: str) -> str:
     return f"{scheme}{separator}{rest}"
 
 
-def local_url(address: str, tls: bool = False) -> str:
-    """The address of an engine on this machine, as the SDK takes it. Raises ValueError with the fault.
+def parse_address(address: str, tls: bool = False) -> str:
+    """Return the address of an engine on this machine, as the SDK takes it. Raises ValueError with the fault.
 
-    tls: whether the engine is to be reached by TLS where it is reached by TCP.
+    tls: whether a TCP connection has to use TLS.
     """
     address = address.strip()
     if not address.isprintable():
@@ -104,18 +104,18 @@ def local_url(address: str, tls: bool = False) -> str:
         raise ValueError(f"it is not a URL, such as unix://{DOCKER_SOCKET}")
     match scheme.lower():
         case "unix" | "http+unix":
-            return f"unix://{_socket_path(rest)}"
+            return f"unix://{_parse_socket_path(rest)}"
         case "https":
             raise ValueError(NO_TLS)
         case "tcp" | "http":
-            return _loopback(f"tcp://{rest}", tls)
+            return _parse_tcp_address(f"tcp://{rest}", tls)
         case "ssh":
-            raise ValueError("ssh is not supported: the engine must run on this machine, to share the doorbell's file")
+            raise ValueError("ssh is not supported: the engine must run on this machine to share the doorbell's file")
         case other:
             raise ValueError(f"the scheme {other}:// is not supported, only unix:// and tcp://")
 
 
-def _socket_path(text: str) -> str:
+def _parse_socket_path(text: str) -> str:
     path = text or DOCKER_SOCKET
     if not path.startswith("/"):
         raise ValueError(f"the path of the socket is not absolute: unix:///{path} would be")
@@ -124,12 +124,12 @@ def _socket_path(text: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def _loopback(address: str, tls: bool) -> str:
+def _parse_tcp_address(address: str, tls: bool) -> str:
     parts = urlsplit(address)
     if not parts.netloc:
         raise ValueError("it names no host")
     if "@" in parts.netloc:
-        raise ValueError("it has a user name, which no Docker engine takes")
+        raise ValueError("it has a user name, which Docker engines do not accept")
     host = parts.hostname or "127.0.0.1"
     try:
         port = TCP_PORT if parts.port is None else parts.port
@@ -151,43 +151,43 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _url(address: str, choice: Choice, tls: bool) -> str:
+def _parse_choice(address: str, choice: Choice, tls: bool) -> str:
     try:
-        return local_url(address, tls)
+        return parse_address(address, tls)
     except ValueError as error:
-        raise unusable(choice, shown(str(error))) from error
+        raise unusable(choice, format_address(str(error))) from error
 
 
-def _folder() -> Path | None:
-    """The user's Docker configuration; None where the user has no home."""
+def _find_folder() -> Path | None:
+    """Return the folder of the user's Docker configuration; None if the user has no home."""
     folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111 Path's raises
     return None if folder.startswith("~") else Path(folder)
 
 
-def _current_context() -> tuple[str | None, str | None]:
-    """The current context of config.json; and, as a note, why that file was not used. docker(1) goes on without it."""
-    folder = _folder()
+def _read_current_context() -> tuple[str | None, str | None]:
+    """Return config.json's current context, and a note if that file was ignored (docker(1) ignores a broken one)."""
+    folder = _find_folder()
     if folder is None:
         return None, None
     file = folder / "config.json"
     try:
-        name = _object(file).get("currentContext")
+        name = _read_object(file).get("currentContext")
     except (FileNotFoundError, NotADirectoryError):
         return None, None
     except (OSError, ValueError) as error:
-        return None, f"{file} was ignored: {_fault(error)}"
+        return None, f"{file} was ignored: {_describe_fault(error)}"
     if name is not None and not isinstance(name, str):
         return None, f"{file} was ignored: its currentContext is not a string"
     return name, None
 
 
-def _context(name: str, undo: str) -> Endpoint:
-    choice = Choice(f"Docker context {_text(name)!r}", undo)
-    folder = (_folder() or Path("/nonexistent")) / "contexts"
+def _read_context(name: str, undo: str) -> Endpoint:
+    choice = Choice(f"Docker context {_to_line(name)!r}", undo)
+    folder = (_find_folder() or Path("/nonexistent")) / "contexts"
     identity = hashlib.sha256(os.fsencode(name)).hexdigest()
     file = folder / "meta" / identity / "meta.json"
     try:
-        host = _object(file)["Endpoints"]["docker"].get("Host") or f"unix://{DOCKER_SOCKET}"
+        host = _read_object(file)["Endpoints"]["docker"].get("Host") or f"unix://{DOCKER_SOCKET}"
         if not isinstance(host, str):
             raise TypeError
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -195,27 +195,27 @@ def _context(name: str, undo: str) -> Endpoint:
     except (KeyError, TypeError, AttributeError) as error:
         raise unusable(choice, f"{file} describes no Docker endpoint") from error
     except (OSError, ValueError) as error:
-        raise unusable(choice, f"{file} cannot be read: {_fault(error)}") from error
-    choice = Choice(f"{choice.text} ({shown(host)})", undo)
+        raise unusable(choice, f"{file} cannot be read: {_describe_fault(error)}") from error
+    choice = Choice(f"{choice.text} ({format_address(host)})", undo)
     return Endpoint(
-        _url(host, choice, tls=(folder / "tls" / identity / "docker").is_dir()), choice, context=_text(name)
+        _parse_choice(host, choice, tls=(folder / "tls" / identity / "docker").is_dir()), choice, context=_to_line(name)
     )
 
 
-def _object(file: Path) -> dict[str, Any]:
-    """A JSON object. Raises OSError, or ValueError for anything else."""
+def _read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises OSError, or ValueError for any other content."""
     found = decode_json(file.read_text("utf-8"))
     if not isinstance(found, dict):
         raise ValueError("it is not a JSON object")
     return found
 
 
-def _text(foreign: str) -> str:
-    """Foreign text as one line of Unicode: an environment may hold bytes that are none."""
+def _to_line(foreign: str) -> str:
+    """Return text from outside as one line of Unicode: an environment variable may contain invalid UTF-8."""
     return line(foreign.encode("utf-8", "replace").decode())
 
 
-def _fault(error: OSError | ValueError) -> str:
+def _describe_fault(error: OSError | ValueError) -> str:
     if isinstance(error, Undecodable | UnicodeDecodeError):
         return f"it is not JSON ({error})"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -57,11 +57,11 @@ class LibvirtEngine:
 
     @property
     def connection(self) -> Any:
-        return connections.current(self.uri)
+        return connections.get_connection(self.uri)
 
     def reconnect(self) -> None:
-        """Reopen the connection if its daemon has ended. Raises Unavailable where none answers."""
-        connections.alive(self.uri)
+        """Reopen the connection if its daemon has ended. Raises Unavailable if that fails."""
+        connections.reopen_if_dead(self.uri)
 
     @property
     def version(self) -> str:
@@ -73,7 +73,7 @@ class LibvirtEngine:
 
     def kvm_refusal(self, emulator: str | None, architecture: str, machine: str) -> str | None:
         """Why libvirt itself does not offer KVM; None where it does, which proves nothing yet."""
-        sdk = connections.sdk()
+        sdk = connections.load_sdk()
         try:
             self.connection.getDomainCapabilities(emulator, architecture, machine, "kvm")
         except sdk.libvirtError as error:
@@ -92,7 +92,7 @@ class LibvirtEngine:
 
     def create(self, description: str) -> Any:
         """A new domain, paused. Raises EngineError with libvirt's own words."""
-        sdk = connections.sdk()
+        sdk = connections.load_sdk()
         # A daemon ends the domains of a client that dies; the embedded driver, which dies too, refuses to promise it.
         flags = sdk.VIR_DOMAIN_START_PAUSED | (sdk.VIR_DOMAIN_START_AUTODESTROY if self.whose == "user" else 0)
         try:
@@ -102,7 +102,7 @@ class LibvirtEngine:
 
     def save(self, name: str, memory: Path) -> str:
         """Writes a running domain's state to a new file, and ends it; its XML. Raises EngineError."""
-        sdk = connections.sdk()
+        sdk = connections.load_sdk()
         try:
             domain = self.connection.lookupByName(name)
             description: str = domain.XMLDesc(sdk.VIR_DOMAIN_XML_MIGRATABLE | sdk.VIR_DOMAIN_XML_SECURE)
@@ -113,7 +113,7 @@ class LibvirtEngine:
 
     def restore(self, memory: Path, description: str, name: str) -> Any:
         """A domain that was saved, paused. Raises EngineError with libvirt's own words."""
-        sdk = connections.sdk()
+        sdk = connections.load_sdk()
         try:
             self.connection.restoreFlags(str(memory), description, sdk.VIR_DOMAIN_SAVE_PAUSED)
             return self.connection.lookupByName(name)
@@ -122,7 +122,7 @@ class LibvirtEngine:
 
     def ask(self, name: str, command: str, **arguments: Any) -> Any:
         """What a domain's QEMU answers over QMP. Raises EngineError for what it, or libvirt, refuses."""
-        sdk = connections.sdk()
+        sdk = connections.load_sdk()
         import libvirt_qemu
 
         asked = json.dumps({"execute": command, "arguments": arguments})
@@ -131,7 +131,7 @@ class LibvirtEngine:
         except sdk.libvirtError as error:
             raise EngineError(f"libvirt: {error.get_error_message()}") from error
         except Undecodable as error:
-            raise EngineError(f"QEMU's monitor answered {command} with JSON that cannot be read: {error}") from error
+            raise EngineError(f"QEMU's monitor returned invalid JSON for {command}: {error}") from error
         if "error" in answer:
             raise EngineError(f"QEMU's monitor: {answer['error']['desc']}")
         return answer["return"]
@@ -141,14 +141,14 @@ class LibvirtEngine:
         return self.uri.endswith("/system")
 
     @contextmanager
-    def uuid(self, name: str) -> Iterator[str | None]:
-        """The UUID for a domain of that name. None: libvirt chooses one, and names no file after it."""
+    def choose_uuid(self, name: str) -> Iterator[str | None]:
+        """Yield the UUID for a domain of that name; None: libvirt chooses it, and names no file after it."""
         if not self.confines():
             yield None
         elif os.geteuid() == 0:
-            yield libvirt_apparmor.uuid_of(name)
+            yield libvirt_apparmor.compute_uuid(name)
         else:
-            with libvirt_apparmor.reserved_uuid() as uuid:
+            with libvirt_apparmor.reserve_uuid() as uuid:
                 yield uuid
 
     def metadata(self, name: str) -> tuple[Path, ...]:
@@ -159,7 +159,7 @@ class LibvirtEngine:
         """The daemon's pid; none is needed under the embedded driver."""
         if self.whose == "private":
             return []
-        session = libvirt_session.runtime_folder()
+        session = libvirt_session.find_runtime_folder()
         local = [str(session / Path(path).name) for path in SOCKETS] if self.uri.endswith("/session") else SOCKETS
         path = next((path for path in local if Path(path).is_socket()), None)
         return serving(path, DAEMONS) if path else Unseen("the daemon's socket is not where libvirt puts it")
@@ -170,7 +170,7 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
     """The embedded driver, or where the plan says so a daemon of the user's. Raises Unavailable."""
     if plan.engines == "user" or plan.libvirt_uri is not None:
         uri = plan.libvirt_uri or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
-        with libvirt_session.released(ledger, uri), connections.opened(uri) as connection:
+        with libvirt_session.hold_session(ledger, uri), connections.open_connection(uri) as connection:
             label = _label(connection) if uri.endswith("/system") else None
             yield LibvirtEngine(uri, "user", label)
         return
@@ -187,7 +187,7 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
         places.folder(root / "etc")
         (root / "etc/qemu.conf").write_text(CONFIGURATION + _runs_as())
         uri = f"qemu:///embed?root={root}"
-        with _partition(ledger) as partition, connections.opened(uri) as connection:
+        with _partition(ledger) as partition, connections.open_connection(uri) as connection:
             _embedded[:] = [root]
             label = _label(connection) if os.geteuid() == 0 else None
             yield LibvirtEngine(uri, "private", label, partition)
@@ -218,9 +218,9 @@ def _runs_as() -> str:
 
 @contextmanager
 def _partition(ledger: Ledger) -> Iterator[str | None]:
-    """A partition of our own for the domains' control groups: else libvirt's /machine stays behind.
+    """Yield a partition of our own for the domains' control groups: libvirt's default, /machine, would stay behind.
 
-    No dash: systemd names a slice after the partition, and a dash would be a level of its hierarchy.
+    Its name has no dash: systemd names a slice after it, and a dash separates levels of the slice hierarchy.
     """
     if os.geteuid() != 0:
         yield None
@@ -236,8 +236,8 @@ def destroy_domain(uri: str, name: str) -> None:
     roots = parse_qs(urlparse(uri).query).get("root", [])
     if roots and not Path(roots[0]).exists():
         return
-    sdk = connections.sdk()
-    with connections.opened(uri) as connection:
+    sdk = connections.load_sdk()
+    with connections.open_connection(uri) as connection:
         try:
             connection.lookupByName(name).destroy()
         except sdk.libvirtError as error:
@@ -245,12 +245,12 @@ def destroy_domain(uri: str, name: str) -> None:
                 raise EngineError(f"libvirt: {error.get_error_message()}") from error
     if not roots:
         libvirt_traces.remove_log(uri, name)
-        libvirt_apparmor.remove_profile(libvirt_apparmor.uuid_of(name))
+        libvirt_apparmor.remove_profile(libvirt_apparmor.compute_uuid(name))
 
 
 def resume(domain: Any) -> None:
     """Lets a paused domain run. Raises EngineError with libvirt's own words."""
-    sdk = connections.sdk()
+    sdk = connections.load_sdk()
     try:
         domain.resume()
     except sdk.libvirtError as error:

@@ -1,7 +1,7 @@
 """AppArmor under libvirt's system daemon: a profile for each domain, in /etc, named after the domain's UUID.
 
-When a domain ends libvirt unloads the profile and removes libvirt-UUID.files, but keeps the file libvirt-UUID for ever.
-So the UUID of a domain is chosen here, in a way that a reaper can repeat.
+When a domain ends libvirt unloads the profile and removes libvirt-UUID.files, but never removes the file libvirt-UUID.
+The UUID of a domain is therefore computed here from its name, so that a reaper can compute it too.
 Source: libvirt, src/security/security_apparmor.c (remove_profile), src/security/virt-aa-helper.c (option -D).
 """
 
@@ -20,17 +20,17 @@ PROFILES = Path("/etc/apparmor.d/libvirt")
 NAMESPACE = uuid.UUID("b1f7f4f2-6f0c-5d7b-9d1c-5a0e6a3c2d14")
 
 
-def uuid_of(name: str) -> str:
-    """The UUID for a domain of that name, which no other domain has."""
+def compute_uuid(name: str) -> str:
+    """Return the UUID for a domain of that name; it differs for every name."""
     return str(uuid.uuid5(NAMESPACE, name))
 
 
 @contextmanager
-def reserved_uuid() -> Iterator[str]:
-    """One of this user's fixed UUIDs, the first that no other launch has, in any process of the user's.
+def reserve_uuid() -> Iterator[str]:
+    """Yield the first of this user's fixed UUIDs that no other launch uses, in any of the user's processes.
 
-    An ordinary user cannot remove the profile that libvirt leaves: there are as many as machines ever ran at once.
-    An abstract socket (unix(7)) holds the reservation, which the kernel ends with our process.
+    An ordinary user cannot remove the profiles that libvirt leaves; fixed UUIDs limit their number to the machines that
+    ever ran at the same time. An abstract socket (unix(7)) holds the reservation; the kernel ends it with our process.
     """
     for number in itertools.count():
         name = f"weighbridge-uid-{os.geteuid()}-{number}"
@@ -41,12 +41,12 @@ def reserved_uuid() -> Iterator[str]:
                 if error.errno != errno.EADDRINUSE:
                     raise
                 continue
-            yield uuid_of(name)
+            yield compute_uuid(name)
             return
 
 
 def remove_profile(uuid: str) -> None:
-    """Remove the files of an ended domain's profile. Only root may; for others nothing happens."""
+    """Remove the files of an ended domain's profile. Does nothing unless this process is root's."""
     if os.geteuid() == 0:
         for suffix in ("", ".files"):
             (PROFILES / f"libvirt-{uuid}{suffix}").unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Connections to libvirt, one for each URI and process: shared, kept alive, and reopened when their daemon has ended.
 
-A daemon pings its clients and closes the connection of a client that does not answer, after 30 s by default
-(keepalive_interval and keepalive_count in libvirtd.conf). libvirt's client library answers from its event loop only,
+A daemon pings its clients and closes the connection of a client that does not respond, after 30 s by default
+(keepalive_interval and keepalive_count in libvirtd.conf). libvirt's client library responds from its event loop only,
 so a thread runs the loop while a connection to a daemon is open. The embedded driver runs in our own process.
 
 libvirt must not be called from a forked child.
@@ -25,8 +25,8 @@ LOG_VARIABLE = "LIBVIRT_LOG_OUTPUTS"
 _connections: dict[str, Any] = {}
 
 
-def sdk() -> Any:
-    """The module libvirt, ready for a connection of any kind. Raises Unavailable where it is not installed."""
+def load_sdk() -> Any:
+    """Import the module libvirt and prepare it for connections. Raises Unavailable if it is not installed."""
     # The embedded driver logs in our own process: its warnings would end up on the user's terminal. It reads the
     # variable when it is loaded; no program that we start must inherit it.
     unset = LOG_VARIABLE not in os.environ
@@ -50,16 +50,16 @@ def sdk() -> Any:
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[Any]:
-    """The connection to a URI: the one that is open, reopened if its daemon has ended; else a new one for the block.
+def open_connection(uri: str) -> Iterator[Any]:
+    """Yield the connection to a URI: the open one, reopened if its daemon has ended; else a new one for the block.
 
-    Raises Unavailable where libvirt does not answer at that URI.
+    Raises Unavailable if libvirt cannot be reached at that URI.
     """
     if uri in _connections:
-        yield alive(uri)
+        yield reopen_if_dead(uri)
         return
     with ExitStack() as stack:
-        libvirt = sdk()
+        libvirt = load_sdk()
         if not is_embedded(uri):
             stack.enter_context(_events)
         _connections[uri] = _open(libvirt, uri)
@@ -69,19 +69,19 @@ def opened(uri: str) -> Iterator[Any]:
             _connections.pop(uri).close()
 
 
-def current(uri: str) -> Any:
-    """The connection of an `opened` block, as it is. It may be dead; a call then raises libvirtError.
+def get_connection(uri: str) -> Any:
+    """Return the connection of an `open_connection` block unchecked. It may be dead; a call then raises libvirtError.
 
     A launch uses this one: a reopened connection would add its own time to the launch.
     """
     return _connections[uri]
 
 
-def alive(uri: str) -> Any:
-    """The connection of an `opened` block, reopened if its daemon has ended. Raises Unavailable where none answers."""
-    libvirt = sdk()
+def reopen_if_dead(uri: str) -> Any:
+    """Return the connection of an `open_connection` block, reopened if its daemon has ended. Raises Unavailable."""
+    libvirt = load_sdk()
     before = _connections[uri]
-    if not _answers(libvirt, before):
+    if not _is_usable(libvirt, before):
         _connections[uri] = _open(libvirt, uri)
         before.close()
     return _connections[uri]
@@ -96,7 +96,7 @@ def _open(libvirt: Any, uri: str) -> Any:
     try:
         return libvirt.open(uri)
     except libvirt.libvirtError as error:
-        hint = "start it, or leave out --engines user for the embedded driver"
+        hint = "start the daemon, or leave out --engines user to use the embedded driver"
         if not is_embedded(uri) and re.search("Permission denied|authentication|access denied", str(error)):
             hint = remedies.join_group("libvirt")
         if is_embedded(uri):
@@ -104,8 +104,8 @@ def _open(libvirt: Any, uri: str) -> Any:
         raise Unavailable(f"libvirt at {uri.partition('?')[0]}: {error.get_error_message()}", hint) from error
 
 
-def _answers(libvirt: Any, connection: Any) -> bool:
-    """Whether a connection is of use. A daemon that has just ended is noticed by a call, not yet by isAlive()."""
+def _is_usable(libvirt: Any, connection: Any) -> bool:
+    """Whether a connection is usable. A call notices that the daemon has just ended before isAlive() does."""
     try:
         connection.getLibVersion()
     except libvirt.libvirtError:
@@ -138,14 +138,14 @@ class EventLoop:
         if self._blocks:
             return
         self._over.set()
-        # The loop waits for the next event: a timer that is due at once is one.
-        timer = sdk().virEventAddTimeout(0, lambda *_: None, None)
+        # The loop waits for the next event: a timer that is due at once provides it.
+        timer = load_sdk().virEventAddTimeout(0, lambda *_: None, None)
         self._thread.join()
-        sdk().virEventRemoveTimeout(timer)
+        load_sdk().virEventRemoveTimeout(timer)
 
 
 def _run(over: threading.Event) -> None:
-    libvirt = sdk()
+    libvirt = load_sdk()
     while not over.is_set():
         libvirt.virEventRunDefaultImpl()
 

@@ -1,8 +1,8 @@
 """qemu:///session: end the daemons of a user's session that libvirt's client library started for us.
 
-By themselves they end after two minutes without a client (--timeout=120), and leave folders, marks and caches in the
-user's home. A daemon that the user started, that has another client or that runs a machine is left alone; of the
-folders only those are removed that did not exist before.
+By themselves they end after two minutes without a client (--timeout=120), and leave folders, marker files and caches in
+the user's home. A daemon that the user started, that has another client or that runs a machine is left running; only
+folders that did not exist before are removed.
 Source: libvirt, src/remote/remote_sockets.c and src/rpc/virnetsocket.c (virNetSocketForkDaemon).
 """
 
@@ -27,21 +27,21 @@ DAEMONS = {"libvirt-sock": "libvirtd", "virtqemud-sock": "virtqemud", "virtlogd-
 CONNECTED = "03"
 """The state of a connected socket in /proc/net/unix (SS_CONNECTED of linux/net.h)."""
 CLOSING_TIMEOUT, CLOSING_FACTOR = 2.0, 50
-"""Of pace.deadline: for a daemon to notice that a client, as ourselves, has closed its connection."""
+"""Floor in seconds and factor of pace.deadline, for a daemon to notice that a client has closed its connection."""
 DISPOSABLE = ("autostarted", "system.token", "*.pid", "capabilities/*.xml")
-"""Files that a daemon makes again when it needs them."""
+"""Files that a daemon creates again when it needs them."""
 
 
-def runtime_folder() -> Path:
-    """Where the daemons of this user's session have their sockets."""
+def find_runtime_folder() -> Path:
+    """Return the folder of the sockets of this user's session daemons."""
     return Path(os.environ.get("XDG_RUNTIME_DIR") or cache_folder(), "libvirt")
 
 
 @contextmanager
-def released(ledger: Ledger, uri: str) -> Iterator[None]:
-    """Hold, in the ledger, the daemons and folders that a connection to this URI creates in the user's session."""
-    runtime = runtime_folder()
-    if not uri.endswith("/session") or any(_daemon(runtime, name) for name in DAEMONS.values()):
+def hold_session(ledger: Ledger, uri: str) -> Iterator[None]:
+    """Hold in the ledger the daemons and folders that a connection to this URI creates in the user's session."""
+    runtime = find_runtime_folder()
+    if not uri.endswith("/session") or any(_find_daemon(runtime, name) for name in DAEMONS.values()):
         yield
         return
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
@@ -56,12 +56,12 @@ def released(ledger: Ledger, uri: str) -> Iterator[None]:
 def release(runtime: str, folders: list[str], parents: list[str]) -> None:
     """End the session's daemons that a client started, and remove their folders, unless others use them.
 
-    runtime: the folder of their sockets. folders: did not exist before; they are removed with the files that a daemon
-    makes again, and stay with any other file. parents: did not exist before; removed if they are empty.
-    Raises EngineError where a daemon does not end.
+    runtime: the folder of their sockets. folders: folders that did not exist before, removed unless they contain files
+    that a daemon would not create again. parents: folders that did not exist before, removed if they are empty.
+    Raises EngineError if a daemon does not end.
     """
     for socket, name in DAEMONS.items():
-        pid = _daemon(Path(runtime), name)
+        pid = _find_daemon(Path(runtime), name)
         if pid is not None and not _end_unused(pid, Path(runtime, socket)):
             return
     for folder in folders:
@@ -71,8 +71,8 @@ def release(runtime: str, folders: list[str], parents: list[str]) -> None:
             parent.rmdir()
 
 
-def _daemon(runtime: Path, name: str) -> int | None:
-    """The pid of a running daemon of the session; None where none runs."""
+def _find_daemon(runtime: Path, name: str) -> int | None:
+    """Return the pid of a running daemon of the session; None if it does not run."""
     try:
         pid = int((runtime / f"{name}.pid").read_text())
     except (FileNotFoundError, ValueError):
@@ -81,18 +81,18 @@ def _daemon(runtime: Path, name: str) -> int | None:
 
 
 def _end_unused(pid: int, socket: Path) -> bool:
-    """End a daemon; False where it was started by the user, has another client, or runs a machine."""
+    """End a daemon; return False if the user started it, it has another client, or it runs a machine."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
         deadline = time.monotonic() + pace.deadline(CLOSING_TIMEOUT, CLOSING_FACTOR)
-        while _clients(socket) and time.monotonic() < deadline:
+        while _count_clients(socket) and time.monotonic() < deadline:
             if select.select([pidfd], [], [], 0.01)[0]:
                 return True
         started_by_client = any(word.startswith(b"--timeout") for word in told(pid, "cmdline"))
-        if not started_by_client or _clients(socket) or any((socket.parent / "qemu/run").glob("*.xml")):
+        if not started_by_client or _count_clients(socket) or any((socket.parent / "qemu/run").glob("*.xml")):
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         wait_for_end(pidfd, f"the session's {program(pid)}")
@@ -103,14 +103,14 @@ def _end_unused(pid: int, socket: Path) -> bool:
     return True
 
 
-def _clients(socket: Path) -> int:
-    """How many connections a listening Unix socket has accepted, as /proc/net/unix lists them."""
+def _count_clients(socket: Path) -> int:
+    """Return the number of connections that a Unix socket has accepted, from /proc/net/unix."""
     lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
     return sum(fields[-1] == str(socket) and fields[5] == CONNECTED for fields in lines if len(fields) == 8)
 
 
 def _prune(top: Path) -> None:
-    """Remove a folder with all that a daemon makes again. A file of another kind, and the folders above it, stay."""
+    """Remove a folder and the files that a daemon creates again; other files, and the folders above them, stay."""
     for folder, _, files in os.walk(top, topdown=False):
         for path in (Path(folder, name) for name in files):
             if any(path.match(pattern) for pattern in DISPOSABLE):

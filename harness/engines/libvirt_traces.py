@@ -21,7 +21,7 @@ NOT_LOADED = 5
 """Exit status of `systemctl stop` for a unit that does not exist (systemctl(1), after the LSB)."""
 MACHINE = r"(?P<machine>(?P<driver>qemu(?:-embed-[0-9a-f]+)?)-(?P<identity>\d+)-.+)"
 GROUP = re.compile(rf"(?:machine-)?{MACHINE}\.(?:scope|libvirt-qemu)")
-"""A machine's control group, as systemd-machined makes it (a scope), or libvirt by itself."""
+"""Name of a machine's control group: a scope of systemd-machined, or a group that libvirt created itself."""
 LONGEST_MACHINE = 64
 SHORT_NAME = 20
 """Characters of a domain's name that libvirt takes into the names of its folders."""
@@ -30,7 +30,7 @@ SHORT_NAME = 20
 def is_group_of(folder: str, identity: int, name: str) -> bool:
     """Whether libvirt made the control group of that name for the domain with this number and name.
 
-    libvirt cuts a machine's name after 64 characters; the number, which no other domain of its driver has, comes before
+    libvirt truncates a machine's name to 64 characters; the number, unique to the domain in its driver, comes before
     the domain's name. systemd writes a dash as \\x2d.
     Source: libvirt, src/hypervisor/domain_driver.c (virDomainDriverGenerateMachineName) and src/util/vircgroup.c.
     """
@@ -73,7 +73,7 @@ def remove_log(uri: str, name: str) -> None:
 
 
 def cache_folder() -> Path:
-    """The base folder of this user's caches (XDG base directory specification)."""
+    """Return the base folder of this user's caches (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
@@ -103,7 +103,7 @@ def remove(campaign: str, paths: list[str]) -> None:
 
 
 def remove_partition(name: str) -> None:
-    """Remove a partition: its control groups, and the slice that systemd keeps in their place where machined runs.
+    """Remove a partition: its control groups, or the slice that systemd keeps instead if machined runs.
 
     A slice stays loaded and active when its last scope is gone, until it is stopped.
     Source: libvirt, src/util/virsystemd.c (virSystemdMakeSliceName); systemd.slice(5).

@@ -19,8 +19,8 @@ def weigh(metric: str, parts: Sequence[Part]) -> list[Sample]:
     return [_sample(metric, part) for part in parts]
 
 
-def reported(metric: str, sizes: Mapping[str, int | Unseen]) -> list[Sample]:
-    """One sample a part from the sizes that an engine reports, in bytes; null with the reason where it reports none."""
+def sample_reported(metric: str, sizes: Mapping[str, int | Unseen]) -> list[Sample]:
+    """Return one sample for each part, in bytes as the engine reports them; null with the reason if it reports none."""
     return [
         Sample(metric, "B", None, part=part, reason=size.reason)
         if isinstance(size, Unseen)

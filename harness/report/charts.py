@@ -139,9 +139,9 @@ def _bars(summary: Summary, metric: str, title: str, scale: str, in_time: bool =
 def _line(summary: Summary, row: Row, strip: Strip | None, segments: Sequence[Segment] = ()) -> Line:
     estimate, reason = row.estimate, row.reason
     campaign = next(each for each in summary.campaigns if each.id == row.campaign)
-    rows = tables.by_metric(campaign, row) if estimate is None else {}
-    if reason and tables.stand_in(row, rows):
-        reason = listed([reason, tables.value_or_stand_in(row, rows)], "{some}; {more}")
+    rows = tables.index_by_metric(campaign, row) if estimate is None else {}
+    if reason and tables.find_stand_in(row, rows):
+        reason = listed([reason, tables.format_value_or_stand_in(row, rows)], "{some}; {more}")
     return Line(
         campaign=campaign_of(summary, row),
         target=row.target,

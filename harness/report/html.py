@@ -225,7 +225,9 @@ def _matrices(summary: Summary) -> Iterator[tuple[Table, list[str]]]:
         costs = []
         for metric in findings.METRICS:
             rows = [row for row in campaign.rows if (row.workload, row.metric) == (workload, metric)]
-            mine = {row.target: tables.value_or_stand_in(row, tables.by_metric(campaign, row)) for row in rows}
+            mine = {
+                row.target: tables.format_value_or_stand_in(row, tables.index_by_metric(campaign, row)) for row in rows
+            }
             told = Words(
                 "{name}: {about}", name=Words(METRICS[metric].title), about=Words("with {workload}", workload=workload)
             )

@@ -128,7 +128,7 @@ def bundles(campaign: Campaign) -> Table:
 
 
 def unavailable(campaign: Campaign) -> Table:
-    """The targets that could not run, and those that ran, but not under KVM: each with its reason and remedy."""
+    """The targets that could not run, and those that ran without KVM, each with its reason and remedy."""
     rows = [(absent.target, absent.reason, absent.hint) for absent in campaign.unavailable]
     software = [target for target in campaign.configurations if target.remedy]
     rows += [

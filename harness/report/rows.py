@@ -20,7 +20,7 @@ SAMPLED = (
     "disk.reported_instance", "cache.resident",
 )  # fmt: skip
 REPORTED = ("disk.reported_instance", "disk.reported_shared")
-"""No row for a target whose files could be read: its engine was not asked."""
+"""Metrics that have no row for a target whose files could be read: the engine's sizes were not read."""
 ROWS = ("startup.total", *SAMPLED, *OF_IMAGE)
 OPTIONAL = ("memory.charged", "cpu.start", "cpu.rest", "cache.resident", *REPORTED)
 """No row where no run of the campaign has any: older results, and starts that are not cold."""

@@ -22,7 +22,7 @@ from harness.wording import Labels, Words, accelerator, line, plain
 class Configuration:
     """A named configuration: everything that stands behind a target's key.
 
-    machine: what ran the guest, in a word. reason, remedy: why that is not KVM, and how to change it.
+    machine: the guest's accelerator as a word. reason, remedy: why it is not KVM, and how to change that.
     """
 
     target: str

@@ -28,7 +28,7 @@ STAND_INS = {
     "disk.reported_instance": REPORTED,
     "disk.reported_shared": REPORTED,
 }
-"""How a cell shows the metric that stands in for one that could not be read (Metric.stand_in)."""
+"""Format of a cell that shows a metric's stand-in (Metric.stand_in)."""
 STAND_IN_NOTES = {
     "memory.charged": Words("charged: what the control group is charged, where PSS could not be read. It is not PSS."),
     "disk.reported_instance": Words(
@@ -67,14 +67,14 @@ def headline(summary: Summary) -> Table:
     rows, about, missing = [], [], dict[tuple[str, str], list[str]]()
     for campaign in summary.campaigns:
         for start in (row for row in campaign.rows if row.metric == "startup.total"):
-            mine = by_metric(campaign, start)
+            mine = index_by_metric(campaign, start)
             where = dict(zip(several, (campaign.id, start.workload), strict=True))
             who = (*(name for column, name in where.items() if several[column]), start.label)
             shown = [mine[metric] for metric in HEADLINES]
             began = value(start)
             if start.failed:
                 began = Words("{value}, {count} failed", value=began, count=start.failed)
-            rows.append((*who, began, _ratio(start, campaign), *(value_or_stand_in(row, mine) for row in shown)))
+            rows.append((*who, began, _ratio(start, campaign), *(format_value_or_stand_in(row, mine) for row in shown)))
             about.append(about_of(start))
             for row in (start, *shown):
                 if row.reason:
@@ -90,7 +90,7 @@ def headline(summary: Summary) -> Table:
     starts = Words("Cold start") if all(campaign.cold for campaign in summary.campaigns) else Words("Start-up")
     return Table(
         Words("At a glance"),
-        (*columns, Words("Target"), starts, _against(summary), *HEADLINES.values()),
+        (*columns, Words("Target"), starts, _format_ratio_heading(summary), *HEADLINES.values()),
         tuple(rows),
         (*notes, *_legend(summary)),
         about=tuple(about),
@@ -174,23 +174,23 @@ def value(row: Row) -> str:
     return NONE if row.estimate is None else measured(row.estimate, unit(row.metric, row.unit))
 
 
-def stand_in(row: Row, mine: Mapping[str, Row]) -> Row | None:
-    """Return the row that is shown in the place of one without a value. mine: the target's rows by metric."""
+def find_stand_in(row: Row, mine: Mapping[str, Row]) -> Row | None:
+    """Return the row that is shown in place of a row without a value. mine: the target's rows by metric."""
     other = mine.get(METRICS[row.metric].stand_in or "")
     return other if row.estimate is None and other is not None and other.estimate is not None else None
 
 
-def value_or_stand_in(row: Row, mine: Mapping[str, Row]) -> str:
-    """A row's value; where it has none, that of the metric that stands in for it, by that one's name."""
-    other = stand_in(row, mine)
+def format_value_or_stand_in(row: Row, mine: Mapping[str, Row]) -> str:
+    """Return a row's value, or else its stand-in's value under the stand-in's own name."""
+    other = find_stand_in(row, mine)
     if other is None or other.estimate is None:
         return value(row)
     median = quantity(other.estimate.median, other.unit)
     return Words(STAND_INS[other.metric], median=median, interval=interval(other.estimate, other.unit))
 
 
-def by_metric(campaign: Campaign, like: Row) -> dict[str, Row]:
-    """The rows of the target and workload that a row is about."""
+def index_by_metric(campaign: Campaign, like: Row) -> dict[str, Row]:
+    """Return {metric: row} for the target and workload of a row."""
     return {row.metric: row for row in campaign.rows if _cell(row) == _cell(like)}
 
 
@@ -234,7 +234,7 @@ def _cell(row: Row) -> tuple[str, str]:
     return (row.target, row.workload)
 
 
-def _against(summary: Summary) -> Words:
+def _format_ratio_heading(summary: Summary) -> Words:
     """Return the heading of the ratios: `Against host`, or `Ratio` where no campaign has a reference target."""
     names = {campaign.reference for campaign in summary.campaigns if campaign.reference}
     if not names:
@@ -257,16 +257,16 @@ def _legend(summary: Summary) -> Sequence[str]:
     else:
         told += [Words("Cold starts: {what} is dropped before each.", what=what) for what in cold.values()]
     told += [Words("No ratio: {reason}.", reason=reason) for reason in reasons]
-    return [*told, *_notes_of_stand_ins(summary)]
+    return [*told, *_explain_stand_ins(summary)]
 
 
-def _notes_of_stand_ins(summary: Summary) -> list[str]:
-    """Explain the stand-ins that the cells of the headline table show."""
+def _explain_stand_ins(summary: Summary) -> list[str]:
+    """Return an explanation of each kind of stand-in that the headline table shows."""
     shown = {
         other.metric.replace("disk.reported_shared", "disk.reported_instance")
         for campaign in summary.campaigns
         for row in campaign.rows
         if row.metric in HEADLINES and row.estimate is None
-        if (other := stand_in(row, by_metric(campaign, row)))
+        if (other := find_stand_in(row, index_by_metric(campaign, row)))
     }
     return [note for metric, note in STAND_IN_NOTES.items() if metric in shown]

@@ -1,6 +1,6 @@
 """Binomial probabilities: computed here for up to EXACT trials, by SciPy for more.
 
-Importing SciPy takes longer than all else that a campaign's table needs, and few campaigns have more launches.
+Importing SciPy takes longer than everything else that a campaign's table needs, and few campaigns exceed EXACT.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import cache
 
 EXACT = 1000
-"""Also the most rounds of a campaign with --precision, which so needs no SciPy while it measures."""
+"""Also the maximum number of rounds with --precision, so that such a campaign needs no SciPy while it measures."""
 
 
 @cache

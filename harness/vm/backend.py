@@ -24,7 +24,7 @@ from harness.errors import BadInput, Unavailable
 from harness.ledger import Ledger
 from harness.model import Accelerated, Applied, Group, Limits, Plan
 from harness.process import tail
-from harness.steps import step
+from harness.steps import report_step
 from harness.vm import acceleration, bootdisk, guest, kvm, machine, profile, vmlinux
 from harness.vm.acceleration import Ask
 from harness.vm.guest import GuestKernel
@@ -33,13 +33,13 @@ from harness.vm.machine import Accelerator, Machine
 from harness.vm.profile import Profile
 
 OVERLAY = "overlay.qcow2"
-"""The file that is an instance's disk. libvirt's virt-aa-helper, itself confined by AppArmor, reads a disk to find its
-backing file: only if the path matches /**.qcow{,2}, /**.img, /**/disk{,.*} or the like, which the base disk's does too
-(disk.ext4 of a bundle, disk of bootdisk.py). Source: src/security/apparmor/usr.lib.libvirt.virt-aa-helper.in."""
+"""File name of an instance's disk. libvirt's virt-aa-helper reads a disk to find its backing file, and AppArmor lets it
+read only paths such as /**.qcow{,2}, /**.img and /**/disk{,.*}. The base disks match too (disk.ext4 of a bundle, disk
+of bootdisk.py). Source: src/security/apparmor/usr.lib.libvirt.virt-aa-helper.in."""
 SAVE_TIMEOUT = 180.0
-"""Seconds, at least, that a guest which is to be saved may take to be ready: three times that of a launch."""
+"""Floor in seconds of the deadline for a guest that is to be saved: three times that of a launch."""
 EMULATED = 4
-"""Under software emulation a guest may take this multiple of the time."""
+"""Deadlines of a guest under software emulation are this multiple of those under KVM."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class VmBackend(Backend):
     def ready_factor(self) -> float:
         return super().ready_factor() * (1 if self.accelerator == "kvm" else EMULATED)
 
-    def ingredients(self) -> Mapping[str, Callable[[], str]]:
+    def requirements(self) -> Mapping[str, Callable[[], str]]:
         return {"guest kernel": lambda: f"{self.kernel.version} ({self.kernel.package or self.kernel.image})"}
 
     def version(self) -> str:
@@ -172,7 +172,7 @@ class VmBackend(Backend):
     def choose_accelerator(self, refusal: str | None = None) -> tuple[Accelerator, str]:
         """KVM only after it ran this very guest kernel to its doorbell; else software emulation, and the reason.
 
-        refusal: why libvirt would not use KVM.
+        refusal: why libvirt does not use KVM.
         """
         refused = refusal and Verdict(False, refusal, remedies.restart_libvirt())
         found = kvm.decide(self.options.get("accel"), lambda: refused or self._kvm())
@@ -257,7 +257,7 @@ class VmBackend(Backend):
             self.refresh(image)
             timeout = pace.deadline(SAVE_TIMEOUT, 3 * self.ready_factor())
             with (
-                step("booting the guest that is saved"),
+                report_step("booting the guest to save its memory"),
                 Doorbell(folder) as bell,
                 self.launch(image, bell, bell.mark) as instance,
             ):

@@ -1,7 +1,7 @@
-"""A profile's firmware, where libvirt's AppArmor confinement would not let a machine have it from.
+"""Copy a profile's firmware to a path that libvirt's AppArmor confinement permits.
 
-virt-aa-helper of libvirt 9.0 refuses a domain whose <loader> lies below /usr/share, unless it is one of a few folders
-of UEFI images: SeaBIOS's and qboot's ROMs are not among them. A copy in our cache is a file as any other.
+virt-aa-helper of libvirt 9.0 refuses a domain whose <loader> lies below /usr/share, except in a few folders of UEFI
+images; the ROMs of SeaBIOS and qboot are in other folders. A copy in our cache is permitted.
 Source: libvirt, src/security/virt-aa-helper.c (valid_path: restricted, restricted_rw).
 """
 
@@ -16,8 +16,8 @@ from harness import places
 from harness.vm.profile import Profile
 
 
-def copy_of_rom(profile: Profile) -> Path | None:
-    """A copy of the ROM that a domain is started by, readable by all; None where the profile names none."""
+def copy_rom(profile: Profile) -> Path | None:
+    """Return a world-readable copy of the profile's ROM; None if the profile names no ROM."""
     named = ET.fromstring(profile.domain).findtext("os/loader[@type='rom']")
     if named is None:
         return None

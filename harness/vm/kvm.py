@@ -32,12 +32,12 @@ MEMORY = 256 * 2**20
 LEAST_DEADLINE = 5.0
 """Seconds. KVM that works boots this guest in one or two on an ordinary machine."""
 DEADLINE_FACTOR = 1000
-"""Of pace.deadline. It is ten times that of other deadlines: where KVM is nested, an exit of the guest is slow."""
+"""Factor of pace.deadline, larger than other factors because VM exits are slow under nested virtualization."""
 STOPPED = "KVM internal error"
-PASSING = re.compile("cannot allocate memory|busy|no space left|temporarily|too many open files", re.IGNORECASE)
-"""QEMU's words for a failure of this moment, which proves nothing about KVM."""
+TEMPORARY = re.compile("cannot allocate memory|busy|no space left|temporarily|too many open files", re.IGNORECASE)
+"""Messages of QEMU about a temporary failure, which proves nothing about KVM."""
 CACHED = "2"
-"""The version of a cached verdict; raise it where older ones must not be used."""
+"""The version of cached verdicts; raise it if older ones must not be used."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Verdict:
     definite: bool = True
 
 
-class _Passing(Exception):
+class _Temporary(Exception):
     """Carry a verdict that is not definite past the cache."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -58,8 +58,8 @@ class _Passing(Exception):
         self.verdict = verdict
 
 
-_passing: dict[str, Verdict] = {}
-"""Verdicts of this process that are not definite: one campaign probes once, for all of its machines."""
+_temporary: dict[str, Verdict] = {}
+"""Verdicts of this process that are not definite, so that a campaign probes only once for all of its machines."""
 
 
 def verdict(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle) -> Verdict:
@@ -76,22 +76,22 @@ def verdict(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle) -
     def boot(draft: Path) -> None:
         found = _boot(ledger, emulator, kernel, hello, target)
         if not found.definite:
-            raise _Passing(found)
+            raise _Temporary(found)
         draft.write_text(json.dumps(asdict(found)) + "\n")
 
     target = places.cache() / "kvm" / f"{key}.json"
-    if key not in _passing:
+    if key not in _temporary:
         try:
             return Verdict(**json.loads(places.made_once(target, boot, "booting a guest under KVM").read_text()))
-        except _Passing as passing:
-            _passing[key] = passing.verdict
-    return _passing[key]
+        except _Temporary as temporary:
+            _temporary[key] = temporary.verdict
+    return _temporary[key]
 
 
 def decide(asked: str | None, probe: Callable[[], Verdict]) -> Verdict:
-    """Return whether a guest is to run under KVM. asked: the target's accel, kvm or tcg; probe: called where it counts.
+    """Return whether a guest is to run under KVM. asked: the target's accel, kvm or tcg. probe: called only if needed.
 
-    Raises Unavailable where KVM was asked for and does not work.
+    Raises Unavailable if the target requires KVM and it does not work.
     """
     if asked == "tcg":
         return Verdict(False, "asked for by the target")
@@ -103,7 +103,7 @@ def decide(asked: str | None, probe: Callable[[], Verdict]) -> Verdict:
 
 
 def refusal() -> Verdict | None:
-    """Return why KVM cannot be used here, as far as that shows without a guest; None where a guest has to show it."""
+    """Return why KVM cannot be used, as far as that is known without a guest; None if only a guest can show it."""
     if not DEVICE.exists():
         return Verdict(False, f"there is no {DEVICE}", remedies.load_kvm())
     try:
@@ -111,7 +111,7 @@ def refusal() -> Verdict | None:
     except OSError as error:
         if error.errno == errno.EACCES:
             return Verdict(False, f"not permitted to open {DEVICE}", remedies.open_kvm(DEVICE))
-        if error.errno == errno.EPERM:  # the file's mode allows it, the device cgroup of a container does not
+        if error.errno == errno.EPERM:  # the file's mode permits it, but a container's device cgroup does not
             return Verdict(False, f"not permitted to open {DEVICE}: {error.strerror}", remedies.KVM_IN_CONTAINER)
         return Verdict(False, f"{DEVICE} cannot be opened: {error.strerror}", remedies.load_kvm())
     return None
@@ -138,20 +138,20 @@ def _boot(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle, kep
                 _wait_ready(bell)
         except ExitedBeforeReady:
             printed = tail(log)
-            definite = child.status() != -signal.SIGKILL and not PASSING.search(printed)  # KILL: of the OOM killer
-            return _failed(f"QEMU ended under KVM: {said(printed)}", again, definite=definite)
+            definite = child.status() != -signal.SIGKILL and not TEMPORARY.search(printed)  # SIGKILL: the OOM killer
+            return _refuse(f"QEMU ended under KVM: {said(printed)}", again, definite=definite)
         except StartTimeout as error:
             if STOPPED in tail(log):
-                return _failed(f"the guest stopped under KVM: {said(tail(log))}", again)
-            return _failed(f"the guest was too slow under KVM: {error}", "", definite=False)
+                return _refuse(f"the guest stopped under KVM: {said(tail(log))}", again)
+            return _refuse(f"the guest was too slow under KVM: {error}", "", definite=False)
         except RunError as error:
             signals.check()
-            return _failed(f"QEMU could not be started under KVM: {error}", again, definite=False)
+            return _refuse(f"QEMU could not be started under KVM: {error}", again, definite=False)
     return Verdict(True, "a guest booted to its doorbell under KVM")
 
 
 def _wait_ready(bell: Doorbell) -> None:
-    """Wait for READY. Raises StartTimeout, only after the machine was measured again: it may have become slower."""
+    """Wait for READY. Before StartTimeout is raised the machine is measured again: it may have become slower."""
     bell.mark("requested")
     try:
         bell.wait_ready(pace.deadline(LEAST_DEADLINE, DEADLINE_FACTOR))
@@ -160,8 +160,8 @@ def _wait_ready(bell: Doorbell) -> None:
         bell.wait_ready(pace.deadline(LEAST_DEADLINE, DEADLINE_FACTOR))
 
 
-def _failed(reason: str, hint: str, *, definite: bool = True) -> Verdict:
-    later = "run it once more, best while the machine does nothing else: this verdict is not kept"
+def _refuse(reason: str, hint: str, *, definite: bool = True) -> Verdict:
+    later = "run the command again, preferably while the machine is idle: this verdict is not cached"
     return Verdict(False, reason, hint if definite else later, definite)
 
 

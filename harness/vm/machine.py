@@ -87,7 +87,7 @@ def domain(profile: Profile, vm: Machine) -> str:
             devices.remove(named)
         _add(devices, "emulator", vm.emulator)
     if vm.uuid is not None:
-        _identify(root, vm.uuid)
+        _set_uuid(root, vm.uuid)
     if vm.firmware is not None and (rom := root.find("os/loader[@type='rom']")) is not None:
         rom.text = str(vm.firmware)
     if vm.partition is not None and root.find("resource") is None:
@@ -144,8 +144,8 @@ def _values(profile: Profile, vm: Machine) -> dict[str, str]:
     }
 
 
-def _identify(root: ET.Element, uuid: str) -> None:
-    """Give a domain its UUID, also where a profile has another one: in the SMBIOS data, which libvirt compares."""
+def _set_uuid(root: ET.Element, uuid: str) -> None:
+    """Set a domain's UUID, also in the SMBIOS data of its profile: libvirt refuses a domain whose two UUIDs differ."""
     for named in root.findall("uuid"):
         root.remove(named)
     _add(root, "uuid", uuid)

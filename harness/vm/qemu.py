@@ -19,7 +19,7 @@ from harness.ledger import Ledger
 from harness.process import Child, spawn
 
 MONITOR_TIMEOUT, MONITOR_FACTOR = 60.0, 1500
-"""Of pace.deadline: for an answer of QEMU, and for the memory that it saves."""
+"""Floor in seconds and factor of pace.deadline, for a response of QEMU and for saving its memory."""
 SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 """As libvirt has it."""
 

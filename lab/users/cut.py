@@ -1,6 +1,6 @@
-"""python -m lab.users.cut SIGNAL RESULT: ends a campaign while a guest boots, by SIGINT (Ctrl-C) or SIGKILL.
+"""python -m lab.users.cut SIGNAL RESULT: end a campaign while a guest boots, by SIGINT (Ctrl-C) or SIGKILL.
 
-After SIGKILL `weighbridge clean` has to release everything, and a second one to find nothing.
+After SIGKILL `weighbridge clean` must release everything, and a second `clean` must find nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import psutil
 
 WEIGHBRIDGE = (sys.executable, "-m", "harness")
 DEADLINE = 600.0
-"""Seconds until a guest boots, and until an interrupted campaign has ended."""
+"""Deadline in seconds for a guest to boot, and for an interrupted campaign to end."""
 POLL = 0.2
 
 
 def main(name: str, result: str) -> int:
-    """0 where the campaign ended as it has to."""
+    """Return 0 if the campaign ended as expected, else 1."""
     number = signal.Signals[name]
     run = ["run", "--engines", "private", "--targets", "docker,libvirt/pc", "--workloads", "hello", "-o", result]
     campaign = subprocess.Popen([*WEIGHBRIDGE, *run, "--progress", "lines"], process_group=0)
@@ -39,7 +39,7 @@ def main(name: str, result: str) -> int:
 
 
 def _wait_for_guest(campaign: subprocess.Popen[bytes]) -> str:
-    """The name of the campaign's virtual machine, as soon as its QEMU runs."""
+    """Return the name of the campaign's virtual machine as soon as its QEMU runs."""
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline and campaign.poll() is None:
         for process in psutil.process_iter(["name", "uids", "cmdline"]):

@@ -1,4 +1,4 @@
-"""python -m lab.users.idle URI: two calls to a libvirt daemon with a pause between them.
+"""python -m lab.users.idle URI: make two calls to a libvirt daemon with a pause between them.
 
 A daemon closes the connection of a client that does not answer its keepalive messages for 30 s.
 """
@@ -13,7 +13,7 @@ from harness.ledger import Ledger
 from harness.model import Plan
 
 PAUSE = 65.0
-"""Seconds. The pause is what is tried here."""
+"""Seconds without a call: longer than the daemon's keepalive limit."""
 
 
 def main(uri: str) -> None:

@@ -1,6 +1,6 @@
 """The disk of the users' machine: a Debian as its installer leaves it, with Docker and libvirt, made by mmdebstrap.
 
-Made as root, and cached by everything that decides its content.
+Built as root, and cached by everything that determines its content.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ BASE = (
     *("libpam-systemd", "make", "nftables", "openssh-server", "openssh-client", "polkitd", "python3", "sudo"),
     *("systemd-sysv", "udev"),
 )
-"""What a standard installation has and minbase lacks."""
+"""Packages of a standard installation that minbase lacks."""
 LEFT_TO_SETUP = frozenset({"mmdebstrap", "bubblewrap"})
 """Packages that setup.sh has to install on this machine, so that its own installation is tried too."""
 FREE = 16 * 2**30
-"""Bytes of free space on the disk. Debian's mirrors are asked for it; the file is sparse."""
+"""Bytes of free space on the disk, which is a sparse file."""
 TIMEOUT = 1200.0
 """Seconds for mmdebstrap: some 500 packages."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """A disk and what boots it. new: whether it was built just now."""
+    """A disk with its kernel and initramfs. new: whether it was built just now."""
 
     folder: Path
     new: bool
@@ -63,9 +63,9 @@ class Image:
 
 
 def get(name: str) -> Image:
-    """The image of a system, a key of SUITES; built where the cache lacks it.
+    """Return the image of a system, a key of SUITES; build it if the cache lacks it.
 
-    Raises Unavailable where it cannot be built.
+    Raises Unavailable if it cannot be built.
     """
     suite = SUITES[name]
     packages = [f"linux-image-cloud-{debian.architecture()}", *BASE, *_setup_packages(suite)]
@@ -89,7 +89,7 @@ def get(name: str) -> Image:
 
 
 def sources(suite: str) -> list[str]:
-    """The package sources of a suite, in sources.list(5) form: this machine's own, with the suite replaced."""
+    """Return the package sources of a suite, in sources.list(5) form: this machine's own with the suite replaced."""
     return [line.replace(debian.SUITE, suite) for line in debian.sources()]
 
 

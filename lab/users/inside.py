@@ -1,4 +1,4 @@
-"""python -m lab.users.inside FOLDER: run every step on the users' machine, and note what each one left behind.
+"""python -m lab.users.inside FOLDER: run every step on the users' machine, and record its leftovers.
 
 Runs as root by the system's Python: only the standard library is there. Each step is a login of its user by ssh, as
 from another machine, so that PAM, logind and the user's manager do what they do for people. One session of each user
@@ -23,15 +23,15 @@ from lab.users.steps import JOINING, USERS, Step, steps
 STEPS = "steps.json"
 KEY = Path("/root/.ssh/id_ed25519")
 SETTLING = 60.0
-"""Seconds within which daemons have to have removed what an instance had."""
+"""Seconds that daemons get to remove the resources of an instance."""
 POLL = 3.0
 
 
 def main(out: Path) -> int:
-    """Do every step, whatever became of those before it; 0 where all ended with 0 and left nothing."""
+    """Run every step even if earlier ones failed. Return 0 if all exited with 0 and left nothing, else 1."""
     out.mkdir(parents=True, exist_ok=True)
     _make_key()
-    _state_of_system(out)
+    _record_system(out)
     done: list[dict[str, object]] = []
     with ExitStack() as sessions:
         for user in USERS:
@@ -42,10 +42,10 @@ def main(out: Path) -> int:
             if step.name in (f"{user}-clone" for user in USERS[1:]):
                 _copy_downloads(USERS[0], step.user)
                 before = inventory.take(USERS)
-            each, before = _do(step, out, before)
+            each, before = _do_step(step, out, before)
             done.append(each)
             (out / STEPS).write_text(json.dumps(done, indent=1) + "\n")
-            if step.name == JOINING:  # the open session has the old groups, and so has the user's manager
+            if step.name == JOINING:  # the open session and the user's manager still have the old groups
                 subprocess.run(["loginctl", "terminate-user", step.user], check=True, timeout=120)
                 _hold_session(sessions, step.user)
     return 0 if all(each["status"] == 0 and not each["left"] for each in done) else 1
@@ -56,7 +56,7 @@ def _say(text: str) -> None:
 
 
 def _make_key() -> None:
-    """A key of this machine's own, by which root logs in as every user."""
+    """Create an SSH key with which root logs in as every user."""
     KEY.parent.mkdir(mode=0o700, exist_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY], check=True)
     for user in USERS:
@@ -75,7 +75,7 @@ def _ssh(user: str, command: str) -> list[str]:
 
 
 def _hold_session(stack: ExitStack, user: str) -> None:
-    """Open a session that stays; its end is the end of its standard input."""
+    """Open a session that stays open until its standard input is closed."""
     session = subprocess.Popen(
         _ssh(user, "echo open; exec cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -86,7 +86,7 @@ def _hold_session(stack: ExitStack, user: str) -> None:
 
 
 def _copy_downloads(owner: str, user: str) -> None:
-    """Give a user uv's cache of another one, so that packages are downloaded and built once on this slow machine."""
+    """Copy a user's uv cache to another user, so that this slow machine downloads and builds packages once."""
     source, account = Path(pwd.getpwnam(owner).pw_dir, ".cache/uv"), pwd.getpwnam(user)
     target = Path(account.pw_dir, ".cache/uv")
     subprocess.run(["install", "-d", "-o", user, "-g", str(account.pw_gid), target.parent], check=True)
@@ -94,8 +94,8 @@ def _copy_downloads(owner: str, user: str) -> None:
     subprocess.run(["chown", "--recursive", f"{account.pw_uid}:{account.pw_gid}", target], check=True)
 
 
-def _state_of_system(out: Path) -> None:
-    """Describe the machine: manager, control groups, AppArmor, daemons, versions."""
+def _record_system(out: Path) -> None:
+    """Record a description of the machine: manager, control groups, AppArmor, daemons, versions."""
     commands = (
         ["uname", "-a"],
         ["systemctl", "--version"],
@@ -113,14 +113,14 @@ def _state_of_system(out: Path) -> None:
     (out / "system.txt").write_text(text)
 
 
-def _do(step: Step, out: Path, before: set[str]) -> tuple[dict[str, object], set[str]]:
-    """Run a step; what is known of it, and the inventory after it."""
+def _do_step(step: Step, out: Path, before: set[str]) -> tuple[dict[str, object], set[str]]:
+    """Run a step; return its record, and the inventory after it."""
     _say(f"{step.name} begins: {step.user}: {step.command}")
     began = time.monotonic()
     status = _run(step, out / f"{step.name}.txt")
     seconds = round(time.monotonic() - began, 1)
     _collect(step, out)
-    left, after = _left(before)
+    left, after = _find_leftovers(before)
     for line in left:
         _say(f"{step.name} left: {line}")
     _say(f"{step.name} ended with {status} after {seconds:.0f} s")
@@ -128,8 +128,8 @@ def _do(step: Step, out: Path, before: set[str]) -> tuple[dict[str, object], set
 
 
 def _run(step: Step, kept: Path) -> int:
-    """Run the step's command; its exit status, or 124 if it took too long."""
-    command = f"timeout --kill-after=60 {step.timeout:g} bash -lc {_quoted(step.command)}"
+    """Run the step's command; return its exit status, 124 if it timed out."""
+    command = f"timeout --kill-after=60 {step.timeout:g} bash -lc {_quote(step.command)}"
     with (
         kept.open("wb") as file,
         subprocess.Popen(
@@ -144,7 +144,7 @@ def _run(step: Step, kept: Path) -> int:
         return child.wait()
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
@@ -157,8 +157,8 @@ def _collect(step: Step, out: Path) -> None:
             shutil.copyfile(found[-1], out / f"{step.name}.jsonl")
 
 
-def _left(before: set[str]) -> tuple[list[str], set[str]]:
-    """What came and went since `before`, once all is as before or SETTLING is over; and the inventory then."""
+def _find_leftovers(before: set[str]) -> tuple[list[str], set[str]]:
+    """Wait up to SETTLING seconds for the inventory to equal `before`; return differences and the last inventory."""
     deadline = time.monotonic() + SETTLING
     while True:
         after = inventory.take(USERS)

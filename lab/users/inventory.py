@@ -22,11 +22,11 @@ HOMES = (".local/state/weighbridge", ".cache/libvirt", ".config/libvirt", ".conf
 PASSING = re.compile(
     r"/run/(systemd|udev|log|dbus|sudo|user/\d+/(systemd|bus|gnupg|dbus-1))(/|$)|/run/(motd|utmp|sshd)"
     r"|/tmp/systemd-private-|/var/tmp/systemd-private-|/overlay2/l(/|$)"
-    # libvirtd's own notes about QEMU's capabilities, made at the first call.
+    # libvirtd's cache of QEMU's capabilities, created at the first call.
     r"|/var/cache/libvirt/qemu/capabilities|/run/libvirt/.*(sock|pid)$"
     r"|/run/docker/|/run/containerd/io\.containerd"
 )
-"""Paths that systemd, sshd, dockerd and libvirtd make for themselves, whoever uses them."""
+"""Paths that systemd, sshd, dockerd and libvirtd create for their own use."""
 OWN_UNITS = re.compile(
     r"^(session-|user@|user-\d+|user-runtime-dir@|run-user-|ssh|dev-|sys-|apt-|systemd-|dpkg-|logrotate|man-db"
     r"|polkit|dbus|init\.scope|proc-sys|machine\.slice)"
@@ -41,7 +41,7 @@ PROGRAMS = ("qemu-system", "containerd-shim", "dnsmasq", "unshare", "bwrap", "mm
 
 
 def take(users: Sequence[str]) -> set[str]:
-    """The inventory of the machine and of these users."""
+    """Return the inventory of the machine and of these users."""
     things = {*_units([]), *_cgroups(), *_network(), *_apparmor(), *_mounts(), *_processes()}
     for user in users:
         account = pwd.getpwnam(user)
@@ -50,7 +50,7 @@ def take(users: Sequence[str]) -> set[str]:
 
 
 def _as_user(account: pwd.struct_passwd) -> list[str]:
-    """Run a command that asks the user's own manager."""
+    """Return the argv prefix of a command that queries the user's own manager."""
     if account.pw_uid == 0:
         return ["env"]
     bus = f"XDG_RUNTIME_DIR=/run/user/{account.pw_uid}"
@@ -58,7 +58,7 @@ def _as_user(account: pwd.struct_passwd) -> list[str]:
 
 
 def _units(prefix: Sequence[str]) -> Iterator[str]:
-    """Slices, scopes, services, sockets and mounts that are loaded: by the system's manager, or by a user's."""
+    """Yield the loaded slices, scopes, services, sockets and mounts of the system's manager, or of a user's."""
     user = ["--user"] if prefix[:1] == ["setpriv"] else []
     kinds = "--type=slice,scope,service,socket,mount"
     listed = _output([*prefix, "systemctl", *user, "list-units", "--all", "--plain", "--no-legend", kinds])
@@ -118,8 +118,8 @@ def _files(folders: Sequence[str]) -> Iterator[str]:
 
 
 def _docker() -> Iterator[str]:
-    for what in (["image", "ls", "--quiet"], ["ps", "--all", "--quiet"], ["volume", "ls", "--quiet"]):
-        yield from (f"docker {what[0]}: {line}" for line in _output(["docker", *what]).splitlines())
+    for listing in (["image", "ls", "--quiet"], ["ps", "--all", "--quiet"], ["volume", "ls", "--quiet"]):
+        yield from (f"docker {listing[0]}: {line}" for line in _output(["docker", *listing]).splitlines())
 
 
 def _loop_devices() -> Iterator[str]:
@@ -129,7 +129,7 @@ def _loop_devices() -> Iterator[str]:
 
 
 def _output(argv: Sequence[str]) -> str:
-    """What a command prints, which is nothing where this machine lacks the program."""
+    """Return a command's standard output; "" if this machine lacks the program."""
     try:
         return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT, check=False).stdout
     except FileNotFoundError:

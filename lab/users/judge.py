@@ -1,4 +1,4 @@
-"""Decide whether all is well with what the users' machine recorded."""
+"""Check the records of the users' machine."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ EXPECTED: Mapping[str, tuple[str, ...]] = {
     "root-user": ("docker", *PROFILES.split(",")),
     "root-private": ("namespace", "docker"),
 }
-"""Targets that each step has to have measured; any other one has to be recorded with its reason."""
+"""Targets that each step must have measured; every other target must be recorded with its reason."""
 REFUSED: Mapping[str, tuple[str, str]] = {
     "alice-run": ("docker", "sudo usermod -aG docker alice"),
     "bob-run": ("docker", "usermod -aG docker bob"),
     "bob-private": ("docker", "root"),
 }
-"""A target that has to be refused, and words of its reason or remedy."""
+"""A target that must be refused, and words of its reason or remedy."""
 COMMAND = re.compile(r"sudo usermod -aG docker,kvm alice")
 
 
 def check(folder: Path, mark: str) -> str:
-    """One line that sums up the records in this folder. Raises RunError with every fault, a line each."""
-    faults = [*_step_faults(folder), *_set_up_faults(folder)]
+    """Return a one-line summary of the records in this folder. Raises RunError with every fault, one on each line."""
+    faults = [*_find_step_faults(folder), *_find_set_up_faults(folder)]
     results = {name: store.read(path) for name in EXPECTED if (path := folder / f"{name}.jsonl").exists()}
     for name, targets in EXPECTED.items():
         if name not in results:
             faults.append(f"{name}: it wrote no result")
             continue
-        faults += [f"{name}: {fault}" for fault in _faults(name, results[name], targets, mark)]
+        faults += [f"{name}: {fault}" for fault in _find_faults(name, results[name], targets, mark)]
     if faults:
         raise RunError("\n".join(faults))
     runs = [run for result in results.values() for run in result.runs]
@@ -53,11 +53,11 @@ def check(folder: Path, mark: str) -> str:
     return f"{len(steps())} steps of {len(USERS)} users, {len(runs)} launches, {accelerated} of them under KVM"
 
 
-def _step_faults(folder: Path) -> Iterator[str]:
+def _find_step_faults(folder: Path) -> Iterator[str]:
     done = {each["name"]: each for each in json.loads((folder / STEPS).read_text())}
     for step in steps():
         if step.name not in done:
-            yield f"{step.name}: it was never done"
+            yield f"{step.name}: it did not run"
             continue
         if done[step.name]["status"] != 0:
             yield f"{step.name}: it ended with {done[step.name]['status']}"
@@ -65,16 +65,16 @@ def _step_faults(folder: Path) -> Iterator[str]:
             yield f"{step.name}: it left {line}"
 
 
-def _set_up_faults(folder: Path) -> Iterator[str]:
-    """Set-up ends with the command that alice needs, and bob is told no command that he may not run."""
+def _find_set_up_faults(folder: Path) -> Iterator[str]:
+    """Set-up must end with the command that alice needs."""
     if not COMMAND.search((folder / "alice-run.txt").read_text(errors="replace")):
         yield "alice-run: set-up did not print the command that joins her to the groups"
 
 
-def _faults(name: str, result: Result, targets: tuple[str, ...], mark: str) -> Iterator[str]:
+def _find_faults(name: str, result: Result, targets: tuple[str, ...], mark: str) -> Iterator[str]:
     user = name.partition("-")[0]
     if result.header.host.gating.get("lab") != mark:
-        yield "its numbers do not bear the mark of the lab"
+        yield f"its records lack the mark of the lab, {mark!r}"
     measured = {run.target for run in result.runs if run.phase == "measured" and run.ok}
     yield from (f"{target} was not measured" for target in targets if target not in measured)
     for run in result.runs:

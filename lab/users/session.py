@@ -1,4 +1,4 @@
-"""Build the users' machine, run it to its end, and bring out everything that it recorded."""
+"""Build the users' machine, run it to its end, and unpack everything that it recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.system import ROOT, ext4, tied
 from lab.users import image
 
 BOUND = 90 * 60
-"""Seconds for all of it, with an empty cache, on two CPUs."""
+"""Deadline in seconds for the whole run, including a build of the disk, on two CPUs."""
 MEMORY = "6G"
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 systemd.show_status=no"
 NETWORK = ("-nic", "user,model=virtio-net-pci")
@@ -23,15 +23,15 @@ ROOM = 32 * 2**20
 
 
 def mark(name: str) -> str:
-    """The mark of this machine's numbers, see harness.host.lab."""
+    """Return the mark of this machine's numbers (see harness.host.lab)."""
     return f"{name} with systemd under emulation"
 
 
 def run(name: str, kept: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the machine of a system, a key of image.SUITES, and unpack its records into `kept`; what describes it.
+    """Run the machine of a system, a key of image.SUITES, unpack its records into `kept`, and return its description.
 
-    Raises Unavailable where it cannot be built, StartTimeout where it takes longer than BOUND, RunError where it
-    brings nothing out.
+    Raises Unavailable if it cannot be built, StartTimeout if it takes longer than BOUND, RunError if it writes no
+    records.
     """
     deadline = monotonic() + BOUND
     built = image.get(name)
@@ -50,7 +50,7 @@ def run(name: str, kept: Path, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _checkout(folder: Path) -> Path:
-    """A disk with this checkout's commit as a bundle to clone from, and the files that run there."""
+    """Create a disk with this checkout's commit as a Git bundle, and the files that run there."""
     tree = places.folder(folder / "carried")
     tied(["git", "-C", ROOT, "bundle", "create", "--quiet", tree / "weighbridge.bundle", "HEAD", "main"])
     for path in sorted((ROOT / "lab").rglob("*.py")):

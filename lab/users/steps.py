@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 USERS = ("alice", "bob", "root")
 ACCELERATORS = {"alice": "kvm", "bob": "tcg", "root": "kvm"}
-"""Alice has joined the group kvm by the time that this matters; bob cannot."""
+"""The accelerator of each user's machines: alice joins the group kvm in the step JOINING, bob cannot."""
 DAEMON = {"alice": "qemu:///session", "bob": "qemu:///session", "root": "qemu:///system"}
 PROFILES = "libvirt/pc,libvirt/q35,libvirt/firmware,libvirt/direct,libvirt/snapshot"
 JOINING = "alice-groups"
-"""The step that runs the command which set-up printed. Its effect needs a new login."""
+"""The step that runs the `usermod` command that set-up printed; it takes effect at the next login."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Step:
 
 
 def steps() -> list[Step]:
-    """All steps. A later step of a user needs what the earlier ones left."""
-    alice = [*_first("alice", "--workloads hello --rounds 1"), *_joined(), *_rest("alice")]
-    bob = [*_first("bob", "--workloads hello --rounds 1"), *_rest("bob")]
-    return [*alice, *bob, *_first("root", "--rounds 1"), *_rest("root")]
+    """Return all steps in order. The steps of a user depend on that user's earlier steps."""
+    alice = [*_list_first("alice", "--workloads hello --rounds 1"), *_list_joining(), *_list_rest("alice")]
+    bob = [*_list_first("bob", "--workloads hello --rounds 1"), *_list_rest("bob")]
+    return [*alice, *bob, *_list_first("root", "--rounds 1"), *_list_rest("root")]
 
 
-def _first(user: str, arguments: str) -> list[Step]:
-    """What README tells a newcomer."""
+def _list_first(user: str, arguments: str) -> list[Step]:
+    """Return the steps of README's quick start."""
     run = f'cd weighbridge && set -o pipefail && make run ARGS="{arguments}" 2>&1 | tee ../run.txt'
     return [
         Step(f"{user}-clone", user, "git clone --quiet --branch main /srv/weighbridge.bundle weighbridge", 300),
@@ -43,7 +43,7 @@ def _first(user: str, arguments: str) -> list[Step]:
     ]
 
 
-def _joined() -> list[Step]:
+def _list_joining() -> list[Step]:
     line = r"sed -n 's/.*\(sudo usermod -aG [a-z,]* [a-z]*\).*/\1/p' run.txt | tail -n 1"
     again = 'cd weighbridge && make run ARGS="--workloads hello --rounds 1 -o ../again.jsonl"'
     return [
@@ -52,8 +52,8 @@ def _joined() -> list[Step]:
     ]
 
 
-def _rest(user: str) -> list[Step]:
-    """What a user does once all is set up. The first campaign has already used the embedded libvirt driver."""
+def _list_rest(user: str) -> list[Step]:
+    """Return the steps after set-up. The first campaign has already used the embedded libvirt driver."""
     weighbridge = "cd weighbridge && .venv/bin/weighbridge"
     python = "cd weighbridge && .venv/bin/python -m lab.users"
     machines = PROFILES if user == "root" else "libvirt/pc"
@@ -71,12 +71,12 @@ def _rest(user: str) -> list[Step]:
         Step(f"{user}-idle", user, f"{python}.idle {DAEMON[user]}", 600),
         Step(f"{user}-interrupt", user, f"{python}.cut SIGINT ../interrupted.jsonl", 900, ("interrupted.jsonl",)),
         Step(f"{user}-kill", user, f"{python}.cut SIGKILL ../killed.jsonl", 900, ("killed.jsonl",)),
-        Step(f"{user}-conformance", user, _conformance(ACCELERATORS[user]), 1500),
+        Step(f"{user}-conformance", user, _format_conformance(ACCELERATORS[user]), 1500),
     ]
 
 
-def _conformance(accelerator: str) -> str:
-    """The tests of every engine that is available; Hypothesis is all that they need beyond what `make run` installs."""
+def _format_conformance(accelerator: str) -> str:
+    """Return the command that tests every available engine; `make run` installs all it needs but Hypothesis."""
     variables = {
         "WEIGHBRIDGE_ACCELERATOR": accelerator,
         "WEIGHBRIDGE_CONFORM": "host,userns-chroot,namespace,docker,libvirt/pc",
