@@ -72,7 +72,7 @@ def request_scope(campaign: str) -> str:
         run([*call, *properties, "0"], env=environment, timeout=timeout)
         run([systemctl, "--user", "--quiet", "start", name], env=environment, timeout=timeout)
     except Unavailable as absent:
-        raise Refused(absent.reason, f"sudo {absent.hint}") from absent
+        raise Refused(absent.reason, absent.hint) from absent
     except CommandFailed as error:
         raise Refused(f"the systemd user manager of {user()} refuses a scope: {error}", as_root()) from error
     return name
