@@ -72,7 +72,7 @@ def request_scope(campaign: str) -> str:
         run([*call, *properties, "0"], env=environment, timeout=timeout)
         run([systemctl, "--user", "--quiet", "start", name], env=environment, timeout=timeout)
     except Unavailable as absent:
-        raise Refused(absent.reason, f"sudo {absent.hint}") from absent
+        raise Refused(absent.reason, absent.hint) from absent
     except CommandFailed as error:
         reason = f"the systemd user manager of {describe_user()} refuses a scope: {error}"
         raise Refused(reason, format_root_command()) from error
