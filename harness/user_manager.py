@@ -13,7 +13,7 @@ import socket
 import struct
 from pathlib import Path
 
-from harness import pace
+from harness import pace, remedies
 from harness.command import CommandFailed, find, run
 from harness.errors import Unavailable
 from harness.limiting import Refusal, as_root
@@ -72,7 +72,7 @@ def request_scope(campaign: str) -> str:
         run([*call, *properties, "0"], env=environment, timeout=timeout)
         run([systemctl, "--user", "--quiet", "start", name], env=environment, timeout=timeout)
     except Unavailable as absent:
-        raise Refused(absent.reason, f"sudo {absent.hint}") from absent
+        raise Refused(absent.reason, absent.hint) from absent
     except CommandFailed as error:
         raise Refused(f"the systemd user manager of {user()} refuses a scope: {error}", as_root()) from error
     return name
@@ -95,7 +95,7 @@ def _bus() -> dict[str, str]:
     try:
         pid = _listener(bus)
     except OSError as error:
-        install = "sudo apt-get install dbus-user-session && systemctl --user start dbus.socket"
+        install = f"{remedies.install('dbus-user-session')} && systemctl --user start dbus.socket"
         raise Refused(
             f"the systemd user manager of {user()} is not reachable: {bus}: {error.strerror}", install
         ) from None
