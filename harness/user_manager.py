@@ -13,7 +13,7 @@ import socket
 import struct
 from pathlib import Path
 
-from harness import pace
+from harness import pace, remedies
 from harness.command import CommandFailed, find, run
 from harness.errors import Unavailable
 from harness.limiting import Refusal, format_root_command
@@ -98,7 +98,7 @@ def _find_bus() -> dict[str, str]:
     try:
         pid = _find_listener(bus)
     except OSError as error:
-        install = "sudo apt-get install dbus-user-session && systemctl --user start dbus.socket"
+        install = f"{remedies.install('dbus-user-session')} && systemctl --user start dbus.socket"
         raise Refused(
             f"the systemd user manager of {describe_user()} is not reachable: {bus}: {error.strerror}", install
         ) from None
