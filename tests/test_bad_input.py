@@ -259,10 +259,11 @@ def test_no_engine_at_all(place: Ground, tmp_path: Path) -> None:
         environment={"PATH": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/docker.sock"},
     )
     assert said.code == NOTHING_RAN
-    [absent, summary] = said.told
+    [absent, summary, nothing] = said.told
     assert "there is no Docker socket" in absent
     assert "Try: " in absent
     assert "0 runs" in summary
+    assert nothing.startswith("weighbridge: nothing was measured: no target can run here")
     [record] = read(place.folder / "none.jsonl").unavailable
     assert record.target == "docker"
     assert record.reason
