@@ -145,8 +145,8 @@ def build(workload: Workload) -> Bundle:
     """The bundle of a workload. It is built once, of the packages' versions of that day, and again when the workload
     changes or it is removed from the cache: what is measured does not change because an archive does.
 
-    Raises Unavailable where it cannot be built, BadInput for an unknown package, a file that cannot go where it is
-    wanted, or a script of the workload's that fails.
+    Raises Unavailable where it cannot be built; BadInput for an unknown package of a user's own workload, a file that
+    cannot go to its place, or a script of the workload's that fails.
     """
     place = places.cache() / "bundles" / f"{workload.name}-{_key_of(workload)[:16]}"
     try:
@@ -159,8 +159,14 @@ def build(workload: Workload) -> Bundle:
 
 def _build(workload: Workload, draft: Path) -> None:
     root = places.folder(draft) / "root"
-    versions = debian.unpack(workload.packages, root)
-    if unknown := set(workload.packages) - set(versions):  # apt takes libpq.dev for a pattern
+    named = set(workload.named_packages)
+    try:
+        versions = debian.unpack(workload.packages, root)
+    except debian.UnknownPackages as error:
+        if not error.packages <= named:
+            raise
+        raise BadInput(f"Debian {debian.SUITE} has no package {min(error.packages)}") from error
+    if unknown := named - set(versions):  # apt takes libpq.dev for a pattern
         raise BadInput(f"Debian {debian.SUITE} has no package {min(unknown)}")
     _merge_usr(root)
     for name, mode in FOLDERS.items():

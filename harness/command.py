@@ -23,8 +23,8 @@ TIMEOUT, FACTOR = 600.0, 15000
 class CommandFailed(EngineError):
     """A program failed. The message has its last line, `log` its output's tail, `status` its exit status.
 
-    A negative status is the signal that ended it; None: it timed out. output: the complete output. timeout:
-    its deadline in seconds. detail: the complete command, its exit status and the end of its output, as lines.
+    A negative status is the signal that ended it; None: it timed out. argv: the command. output: the complete output.
+    timeout: its deadline in seconds. detail: the complete command, its exit status and the end of its output, as lines.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class CommandFailed(EngineError):
         super().__init__(
             f"{program} {how}: {lines[-1] if lines else 'it said nothing'}", "\n".join(lines[-TAIL_LINES:])
         )
+        self.argv = argv
         self.status = status
         self.output = output
         self.timeout = timeout

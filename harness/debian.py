@@ -8,15 +8,16 @@ root, because of maintainer scripts; `check/chrootless` skips the check, which o
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from harness import build_failure, command, sandbox
-from harness.build_failure import MIRROR
+from harness import build_failure, command, remedies, sandbox
+from harness.build_failure import MIRROR, NEW_MIRROR
 from harness.command import CommandFailed
-from harness.errors import BadInput, Unavailable
+from harness.errors import Unavailable
 
 SUITE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -35,11 +36,19 @@ APT_OWN = ("etc/apt", "var/lib/apt", "var/lib/dpkg", "var/cache/apt", "var/log",
 OF_THIS_MACHINE = ("etc/fstab", "etc/hostname", "etc/resolv.conf")
 
 
-def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
-    """Unpacks packages and their dependencies into a new folder; the version of each of them.
+class UnknownPackages(Unavailable):
+    """The archive does not have these packages, and nothing else explains the failure."""
 
-    Raises BadInput for a package that Debian does not have, Unavailable where the archive cannot be reached or there
-    is no mmdebstrap.
+    def __init__(self, packages: Collection[str], explained: Unavailable) -> None:
+        super().__init__(explained.reason, explained.hint, explained.detail)
+        self.packages = frozenset(packages)
+
+
+def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
+    """Unpack packages and their dependencies into a new folder. Return the version of each of them.
+
+    Raises UnknownPackages for packages that Debian does not have, Unavailable where the archive cannot be reached or
+    there is no mmdebstrap.
     """
     wanted = sorted({MERGED, *packages})
     mmdebstrap = command.find("mmdebstrap", "mmdebstrap")
@@ -47,9 +56,9 @@ def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
     try:
         sandbox.writing_only(into.parent, argv, LONGEST)
     except CommandFailed as error:
-        if unknown := build_failure.find_unknown_package(error):
-            raise BadInput(f"Debian {SUITE} has no package {unknown}") from error
-        raise build_failure.explain(error, mmdebstrap, into.parent) from error
+        found = build_failure.explain(error, mmdebstrap)
+        unknown = build_failure.find_unknown_packages(error)
+        raise (UnknownPackages(unknown, found) if unknown else found) from error
     versions = dict(_version(path.name) for path in sorted((into / "var/cache/apt/archives").glob("*.deb")))
     for name in APT_OWN:
         shutil.rmtree(into / name, ignore_errors=not (into / name).exists())
@@ -73,20 +82,30 @@ def sources() -> list[str]:
     """Return the package sources: the user's mirror, this machine's own archives of the suite, or Debian's archives.
 
     Each line names the archive's signing key, because a system other than Debian 12 may not trust that key by default.
-    Raises Unavailable if apt is not installed.
+    Raises Unavailable where there is no apt, or where apt fails, such as by a malformed sources.list.
     """
     if named := os.environ.get(MIRROR):
         return [named]
     fields = "$(ORIGIN)|$(REPO_URI) $(RELEASE) $(COMPONENT)|$(SIGNED_BY)"
     try:
         listed = command.run(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
-    except (CommandFailed, Unavailable) as error:
+    except CommandFailed as error:
+        explained = build_failure.explain(error)
+        raise Unavailable(explained.reason, _correct_apt(error.output), explained.detail) from error
+    except Unavailable as error:
         raise Unavailable(f"there is no apt here: {error}", "build on Debian or Ubuntu") from error
     targets = [line.split("|")[1:] for line in listed.splitlines() if line.startswith("Debian|")]
     lines = [_format_source(archive, key) for archive, key in targets if archive.split()[1].partition("-")[0] == SUITE]
     key = str(KEYRING) if KEYRING.exists() else ""
     found = list(dict.fromkeys(lines))
     return found or [_format_source(f"{url} {SUITE}{pocket} main", key) for pocket, url in ARCHIVES]
+
+
+def _correct_apt(output: str) -> str:
+    """Return how to correct apt's configuration, whose errors name the file."""
+    named = re.search(r"/etc/apt/[\w./+-]*\w", output)
+    file = named[0] if named else "/etc/apt/sources.list"
+    return f"correct {file} (`{remedies.prefix_sudo('apt-get update')}` shows the line), or {NEW_MIRROR}"
 
 
 def _format_source(archive: str, key: str) -> str:

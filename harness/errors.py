@@ -76,5 +76,6 @@ def as_unavailable(error: Exception) -> Unavailable:
     """Whatever was raised when something was made ready, as the reason why it is not here."""
     if isinstance(error, Unavailable):
         return error
-    told = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"
-    return Unavailable(told, "see `weighbridge doctor`", getattr(error, "detail", ""))
+    from harness import build_failure  # imports this module
+
+    return build_failure.explain_any(error)

@@ -32,8 +32,8 @@ def ask(plan: Plan) -> Inside:
     """
     with Ledger() as ledger, delegation.enter_delegated_group(ledger):
         backends.create(plan.targets[0], ledger, plan)  # bad input is reported before anything is built
-        built = bundle.build(workloads.load(plan.workloads[0]))
         try:
+            built = bundle.build(workloads.load(plan.workloads[0]))
             record, run = _launch(built, ledger, plan)
         except BadInput:
             raise

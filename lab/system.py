@@ -131,7 +131,7 @@ def bootstrap(argv: Sequence[str | Path], mmdebstrap: str, timeout: float, scrat
     try:
         tied(argv, timeout=timeout, scratch=scratch)
     except CommandFailed as error:
-        raise build_failure.explain(error, mmdebstrap, scratch) from error
+        raise build_failure.explain(error, mmdebstrap) from error
 
 
 def _install(root: Path, locked: str) -> None:

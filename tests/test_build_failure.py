@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shlex
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from harness import command, debian, remedies, sandbox
+from harness import bundle, command, debian, remedies, sandbox, workloads
 from harness.build_failure import CAUSES, MIRROR, explain
 from harness.command import CommandFailed
-from harness.errors import BadInput, Unavailable, as_unavailable
+from harness.errors import BadInput, EngineError, Unavailable, as_unavailable
+from harness.workloads import Workload
 
 REFUSED = "E: running chrootless mode as root without fakeroot might damage the host system if not run inside a chroot"
 """mmdebstrap 1.4.1 and newer, as root, word for word; its exit status is then 25."""
@@ -46,7 +51,9 @@ I: main() received signal PIPE: waiting for setup..."""
 OF_NETWORK = "sudo apt-get update"
 OF_KEYS = "sudo apt-get install debian-archive-keyring"
 OF_CLOCK = "sudo timedatectl set-ntp true"
-OF_FOLDER = "ls -ld /cache"
+OF_FOLDER = "ls -ld {cache}"
+OF_MIRROR = "the archive does not have this package"
+UNKNOWN = "run the command shown below by itself"
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,13 @@ class Stub:
         program.write_text(STUB.format(version=version, does=does))
         program.chmod(0o755)
         return debian.unpack(["busybox-static"], self.folder / "root")
+
+    def build(self, monkeypatch: pytest.MonkeyPatch, workload: Workload, does: str) -> None:
+        (self.folder / "mmdebstrap").write_text(STUB.format(version="1.5.7", does=does))
+        (self.folder / "mmdebstrap").chmod(0o755)
+        own_folders(monkeypatch, self.folder)
+        monkeypatch.setattr(bundle, "_key_of", lambda workload: "0" * 64)
+        bundle.build(workload)
 
 
 @pytest.fixture
@@ -128,16 +142,22 @@ def test_unpack_failure_reports_tool_version_command_status_and_output(stub: Stu
         ("E: Release file for http://x/InRelease is expired (invalid since 9d 1h).", OF_CLOCK),
         (f"W: GPG error: http://x InRelease: the public key is not available: {NO_KEY}\n{UNSIGNED}", OF_KEYS),
         (f"W: OpenPGP signature verification failed: http://x InRelease: {SQV}\n{UNSIGNED}\n{UPDATE_FAILED}", OF_KEYS),
-        (f"{FETCH}Error writing to file - write (28: No space left on device) [IP: 203.0.113.80 80]", "df -h /cache"),
-        ("E: You don't have enough free space in /cache/root/var/cache/apt/archives/.", "df -h /cache"),
-        ("dpkg-deb: error: failed to write: Disk quota exceeded", "df -h /cache"),
-        ("E: cannot create /cache/root: Permission denied", OF_FOLDER),
-        ("mkdir: cannot create directory '/cache/x': Read-only file system", OF_FOLDER),
+        (f"{FETCH}Error writing to file - write (28: No space left on device) [IP: 203.0.113.80 80]", "df -h {cache}"),
+        ("E: You don't have enough free space in {cache}/.hello.draft/root/var/cache/apt/archives/.", "df -h {cache}"),
+        ("dpkg-deb: error: failed to write: Disk quota exceeded", "df -h {cache}"),
+        ("E: cannot create {cache}/bundles/.hello.draft/root: Permission denied", OF_FOLDER),
+        ("E: cannot create {state}/x: Permission denied", "ls -ld {state}"),
+        ("E: cannot create {cache}-of-others/x: Permission denied", UNKNOWN),
+        ("E: failed to open /etc/apt/keys.gpg: Permission denied", UNKNOWN),
+        ("mount: Operation not permitted", UNKNOWN),
+        ("E: Unable to locate package busybox-static", OF_MIRROR),
+        ("E: Unable to locate package nix\nW: http://x: Could not resolve host: deb.debian.org", OF_NETWORK),
+        ("mkdir: cannot create directory '{cache}/x': Read-only file system", OF_FOLDER),
         ("bwrap: setting up uid map: Permission denied", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
         ("unshare: unshare failed: Operation not permitted", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
         ("E: fork failed: Cannot allocate memory", "free -h"),
-        ("E: something that apt 4 will say", "run the command shown below by itself"),
-        ("", "run the command shown below by itself"),
+        ("E: something that apt 4 will say", UNKNOWN),
+        ("", UNKNOWN),
     ],
 )  # fmt: skip
 def test_explain_names_the_remedy_that_fits(
@@ -145,9 +165,10 @@ def test_explain_names_the_remedy_that_fits(
 ) -> None:
     """Each text is among lines of a failed download. Only network failures get the remedy for the network."""
     forbid_by_apparmor(monkeypatch, tmp_path)
-    output = f"{NOISE}\n{printed}\nE: mmdebstrap failed to run\n"
-    found = explain(CommandFailed(["mmdebstrap", "bookworm"], 25, output), "/bin/true", Path("/cache"))
-    assert remedy in found.hint and "{" not in found.hint
+    own = own_folders(monkeypatch, tmp_path)
+    output = f"{NOISE}\n{fill(printed, own)}\nE: mmdebstrap failed to run\n"
+    found = explain(CommandFailed(["mmdebstrap", "bookworm"], 25, output))
+    assert fill(remedy, own) in found.hint and "{" not in found.hint and "draft" not in found.hint
     assert (OF_NETWORK in found.hint) == (remedy == OF_NETWORK)
     assert "\n" not in found.reason and "(exit status 25)" in found.reason
     assert found.detail.splitlines()[0] == "$ mmdebstrap bookworm"
@@ -159,17 +180,126 @@ def test_explain_no_two_causes_share_a_remedy() -> None:
 
 
 def test_explain_a_download_without_end_and_a_killed_tool() -> None:
-    late = explain(CommandFailed(["mmdebstrap"], None, "Get:1 x\n", 3600), "/bin/true", Path("/cache"))
+    late = explain(CommandFailed(["mmdebstrap"], None, "Get:1 x\n", 3600))
     assert "it did not end within 3600 s" in late.reason and MIRROR in late.hint
     assert late.detail.splitlines()[-1] == "timed out after 3600 s"
-    killed = explain(CommandFailed(["mmdebstrap"], -signal.SIGKILL, ""), "/bin/true", Path("/cache"))
+    killed = explain(CommandFailed(["mmdebstrap"], -signal.SIGKILL, ""))
     assert "it was killed by SIGKILL" in killed.reason and "dmesg" in killed.hint
 
 
 @pytest.mark.parametrize("said", ["E: Unable to locate package nix", "E: Package 'nix' has no installation candidate"])
-def test_unpack_unknown_package_is_bad_input(stub: Stub, said: str) -> None:
-    with pytest.raises(BadInput, match=r"^Debian bookworm has no package nix$"):
-        stub.unpack("1.5.7", f'echo "{said}" >&2; exit 25')
+def test_build_unknown_package_is_bad_input_only_of_a_users_workload(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    mine, ours = workload(stub.folder / "mine", "nix"), workload(workloads.HERE / "mine", "nix")
+    does = f'echo "{said}" >&2; exit 25'
+    with pytest.raises(BadInput, match=r"^the workload mine: Debian bookworm has no package nix$"):
+        stub.build(monkeypatch, mine, does)
+    with pytest.raises(Unavailable) as absent:
+        stub.build(monkeypatch, ours, does)
+    assert MIRROR in absent.value.hint and said.removeprefix("E: ") in absent.value.detail
+    with pytest.raises(Unavailable):  # the archive lacks more than the user's package
+        stub.build(monkeypatch, mine, f'echo "E: Unable to locate package usr-is-merged" >&2; {does}')
+    with pytest.raises(Unavailable) as cut:
+        stub.build(monkeypatch, mine, f"echo 'W: Could not resolve host: deb.debian.org' >&2; {does}")
+    assert OF_NETWORK in cut.value.hint and cut.value.detail
+
+
+def test_sources_apt_that_fails_is_not_called_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(MIRROR, raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    apt = tmp_path / "apt-get"
+    malformed = "E: Malformed entry 1 in list file /etc/apt/sources.list.d/own.list (URI)"
+    fails = f"echo '{malformed}' >&2; echo 'E: The list of sources could not be read.' >&2; exit 100"
+    apt.write_text(f"#!/bin/sh\ncase $1 in --version) echo 'apt 2.6.1 (amd64)'; exit ;; esac\n{fails}\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(
+        Unavailable, match=r"^apt 2\.6\.1 \(amd64\) could not list this machine's archives: Malf"
+    ) as failed:
+        debian.sources()
+    assert failed.value.hint.startswith("correct /etc/apt/sources.list.d/own.list (`sudo apt-get update` shows")
+    assert MIRROR in failed.value.hint
+    shown, *output = failed.value.detail.splitlines()
+    assert shown.startswith("$ apt-get indextargets --format") and malformed in output
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(Unavailable, match="there is no apt here") as absent:
+        debian.sources()
+    assert absent.value.hint == "build on Debian or Ubuntu"
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason", "hint"),
+    [
+        (("dd", "if=/dev/zero", "of=/dev/full", "count=1"), r"dd \(coreutils\) \d", "df -h {cache}"),
+        (("mke2fs", "-q", "-F", "{state}/none/disk", "8M"), r"mke2fs \d+\.\d+", UNKNOWN),
+        (("sh", "-c", "echo '{state}/x: No space left on device'; exit 1"), "sh of unknown", "WEIGHBRIDGE_STATE"),
+        (("sh", "-c", "exit 137"), "it was killed by SIGKILL", "dmesg"),
+        (("sh", "-c", "echo 'E: Failed to fetch: Connection refused'; exit 1"), "sh of unknown version", UNKNOWN),
+    ],
+)  # fmt: skip
+def test_as_unavailable_explains_any_failed_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argv: tuple[str, ...], reason: str, hint: str
+) -> None:
+    own = own_folders(monkeypatch, tmp_path)
+    program, *arguments = (fill(word, own) for word in argv)
+    with pytest.raises(CommandFailed) as failed:
+        command.run([command.find(program, "the package"), *arguments])
+    found = as_unavailable(failed.value)
+    assert re.search(reason, found.reason) and fill(hint, own) in found.hint
+    assert found.detail.splitlines()[0].endswith(shlex.join(arguments))
+    assert "doctor" not in found.hint
+
+
+def test_explain_shows_the_tool_that_unshare_and_bwrap_start() -> None:
+    cases = {
+        "dd: fine": ("dd", 1),
+        "bwrap: Can't mkdir /x: Permission denied": ("bubblewrap", 1),
+        "bwrap: execvp dd: No such file or directory": ("dd", 1),
+    }
+    for printed, (tool, status) in cases.items():
+        argv = ["bwrap", "--die-with-parent", "--ro-bind", "/", "/", "--", "dd", "of=/x"]
+        assert explain(CommandFailed(argv, status, printed)).reason.startswith(tool), printed
+    mapped = explain(CommandFailed(["/usr/bin/unshare", "--map-root-user", "mke2fs", "/x"], 1, "mke2fs: no"))
+    assert re.match(r"mke2fs [\d.]+ .*failed: mke2fs: no \(exit status 1\)", mapped.reason)
+    absent = explain(CommandFailed(argv, 1, "bwrap: execvp dd: No such file or directory"))
+    assert "dpkg -S '*/dd'" in absent.hint
+
+
+@pytest.mark.engine
+def test_explain_asks_the_root_folder_of_the_tool_for_its_version(tmp_path: Path) -> None:
+    """A tool of a bundle is another one than this machine's."""
+    root = tmp_path / "root"
+    for name in ("usr/bin", "dev", "proc"):
+        (root / name).mkdir(parents=True)
+    busybox = bundle.build(workloads.load("hello")).root / "usr/bin/busybox"
+    shutil.copy(busybox, root / "usr/bin/busybox")
+    with pytest.raises(CommandFailed) as failed:
+        sandbox.within(root, ["/usr/bin/busybox", "cat", "/nowhere"])
+    found = as_unavailable(failed.value)
+    assert re.match(r"BusyBox v[\d.]+ .*failed: cat: can't open '/nowhere'", found.reason)
+    assert found.detail.startswith("$ ") and "bwrap --unshare-pid" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "df -h {cache}"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "{cache}/bundles/x"), "ls -ld {cache}"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/elsewhere"), "weighbridge --version"),
+        (KeyError("Driver"), "weighbridge --version"),
+        (EngineError("the engine refused", "its log"), "weighbridge --version"),
+    ],
+)  # fmt: skip
+def test_as_unavailable_never_points_to_doctor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, hint: str
+) -> None:
+    own = own_folders(monkeypatch, tmp_path)
+    if isinstance(error, OSError) and error.filename:
+        error.filename = fill(error.filename, own)
+    found = as_unavailable(error)
+    assert fill(hint, own) in found.hint and "doctor" not in found.hint
+    assert found.detail == getattr(error, "log", "")
 
 
 def test_sources_name_the_key_of_each_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -214,6 +344,22 @@ def test_sandbox_refused_by_the_kernel_makes_the_target_unavailable(
     bwrap.write_text("#!/bin/sh\necho 'make: unshare: not found' >&2\nexit 2\n")
     with pytest.raises(CommandFailed, match="unshare: not found"):
         sandbox.within(tmp_path, ["/bin/true"])
+
+
+def workload(folder: Path, *packages: str) -> Workload:
+    """A workload in this folder, which need not exist."""
+    return Workload("mine", ("busybox-static", *packages), (), folder / "start")
+
+
+def own_folders(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, str]:
+    """The cache and the state of this program, in a folder."""
+    for name in ("cache", "state"):
+        monkeypatch.setenv(f"WEIGHBRIDGE_{name.upper()}", str(folder / name))
+    return {name: str(folder / name) for name in ("cache", "state")}
+
+
+def fill(text: str, own: dict[str, str]) -> str:
+    return text.replace("{cache}", own["cache"]).replace("{state}", own["state"])
 
 
 def forbid_by_apparmor(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -288,9 +288,9 @@ def test_a_real_bundle_is_built_once(name: str, dependency: str) -> None:
 
 @pytest.mark.engine
 def test_what_mmdebstrap_says_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput) as unknown:
+    with pytest.raises(debian.UnknownPackages) as unknown:
         debian.unpack(["busybox-static", "weighbridge-no-such-package"], tmp_path / "unknown")
-    assert str(unknown.value) == "Debian bookworm has no package weighbridge-no-such-package"
+    assert unknown.value.packages == {"weighbridge-no-such-package"}
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("WEIGHBRIDGE_MIRROR", f"http://127.0.0.1:{closed.getsockname()[1]}/debian")

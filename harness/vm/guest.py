@@ -129,10 +129,8 @@ def _fetch(draft: Path) -> None:
     unpacked = places.folder(draft) / "unpacked"
     try:
         versions = debian.unpack([meta], unpacked)
-    except (Unavailable, BadInput) as error:
+    except Unavailable as error:
         told, hint = f"Debian's guest kernel {meta} cannot be had: {error}", "name a kernel by --kernel and --modules"
-        if isinstance(error, BadInput):
-            raise Unavailable(told, hint) from error
         raise Unavailable(told, f"{error.hint}, or {hint}", error.detail) from error
     package = next(name for name in versions if name.startswith("linux-image-") and name != meta)
     image = next((unpacked / "boot").glob("vmlinuz-*"))

@@ -25,6 +25,7 @@ from harness.errors import BadInput
 
 HERE = Path(__file__).parent
 INIT = HERE / "init"
+INIT_PACKAGE = "busybox-static"
 DESCRIPTION = "workload.toml"
 LARGEST, LARGEST_DESCRIPTION = 2**30, 2**20  # bytes of a workload's own files, and of its workload.toml
 MADE_BY_US = {"/init", "/start", "/etc/weighbridge-bundle", "/run/doorbell", "/build"}
@@ -47,6 +48,13 @@ class Workload:
     files: tuple[tuple[str, Path], ...]
     start: Path
     build: Path | None = None
+
+    @property
+    def named_packages(self) -> tuple[str, ...]:
+        """The packages that the user chose: none of a workload that comes with the program, nor the one of /init."""
+        if self.start.is_relative_to(HERE):
+            return ()
+        return tuple(package for package in self.packages if package != INIT_PACKAGE)
 
 
 class _Description(msgspec.Struct):
@@ -77,8 +85,8 @@ def _read(folder: Path) -> Workload:
         rule = "at most 64 letters of A to Z, digits, dots, dashes and underscores, a letter or digit first"
         raise BadInput(f"the folder's name {folder.name!r} cannot be a workload's: {rule}")
     description = _description(told)
-    if "busybox-static" not in description.packages:
-        raise BadInput(f"{told}: packages lacks busybox-static, which /init runs on")
+    if INIT_PACKAGE not in description.packages:
+        raise BadInput(f"{told}: packages lacks {INIT_PACKAGE}, which /init runs on")
     for package in description.packages:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+]", package):
             raise BadInput(f"{told}: {package!r} is not the name of a Debian package")
