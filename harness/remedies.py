@@ -9,8 +9,11 @@ import grp
 import os
 import pwd
 import re
+import shlex
 import stat
 from pathlib import Path
+
+from harness import limiting
 
 USER_NAMESPACE_REFUSED = (
     r"(?:unshare|bwrap|newuidmap|newgidmap): .*(?:unshare failed|new namespace|uid.?map|gid.?map|not permitted)"
@@ -26,6 +29,7 @@ SYSFS = Path("/sys/module")
 CPUINFO = Path("/proc/cpuinfo")
 UDEV = Path("/run/udev/control")
 KVM_MODULES = {"vmx": "kvm_intel", "svm": "kvm_amd"}
+NESTED = "`sudo modprobe kvm_intel nested=1` (or kvm_amd)"
 KVM_IN_CONTAINER = "start this container with `docker run --device /dev/kvm`"
 GROUP_MAY_USE = stat.S_IRGRP | stat.S_IWGRP
 
@@ -72,8 +76,7 @@ def load_kvm() -> str:
 
     Source: the flags `vmx` (Intel), `svm` (AMD) and `hypervisor` (this machine is a guest) of /proc/cpuinfo.
     """
-    found = re.search(r"^flags\s*:(.*)$", _read(CPUINFO) or "", re.MULTILINE)
-    flags = found[1].split() if found else []
+    flags = _cpu_flags()
     module = next((module for flag, module in KVM_MODULES.items() if flag in flags), None)
     if module is not None and (SYSFS / module).exists():
         return KVM_IN_CONTAINER
@@ -81,12 +84,21 @@ def load_kvm() -> str:
         return f"run `{prefix_sudo(f'modprobe {module}')}`"
     if "hypervisor" in flags:
         return (
-            "this is a virtual machine whose CPU has no virtualization extensions: on its host, run "
-            "`sudo modprobe kvm_intel nested=1` (or kvm_amd) and give this machine the CPU model host-passthrough"
+            f"this is a virtual machine whose CPU has no virtualization extensions: on its host, run {NESTED} and give "
+            "this machine the CPU model host-passthrough"
         )
     if flags:
         return "enable VT-x or AMD-V in this machine's firmware setup; if it has no such setting, use another machine"
     return "use a machine whose kernel has KVM: /proc/cpuinfo here shows no virtualization extensions"
+
+
+def mend_kvm(verdict: Path) -> str:
+    """Return how KVM comes to work where a guest failed under it. verdict: the file that keeps that result."""
+    again = f"run `rm {shlex.quote(str(verdict))}`, so that KVM is tried again"
+    if "hypervisor" in _cpu_flags():
+        return f"this is a virtual machine: on its host, run {NESTED}; then {again}"
+    upgrade = prefix_sudo("apt-get install --only-upgrade qemu-system-x86")
+    return f"run `{upgrade}`, or name another kernel by --kernel; then {again}"
 
 
 def restart_libvirt() -> str:
@@ -104,8 +116,10 @@ def allow_user_namespaces() -> str:
         return "run outside this container, or start it with `docker run --privileged`"
     for name, forbids, allows in NAMESPACE_SYSCTLS:
         if _read(SYSCTLS / name.replace(".", "/")) == forbids:
-            return f"run `{prefix_sudo(f'sysctl {name}={allows}')}`, or run as root"
-    return "run as root: the kernel or a container refuses user namespaces to ordinary users"
+            return f"run `{prefix_sudo(f'sysctl {name}={allows}')}`, or as root `{limiting.format_root_command()}`"
+    return (
+        f"run `{limiting.format_root_command()}`: the kernel or a container refuses user namespaces to ordinary users"
+    )
 
 
 def get_user_name() -> str:
@@ -136,6 +150,11 @@ def has_member(group: str, user: str) -> bool:
         return user in entry.gr_mem or pwd.getpwnam(user).pw_gid == entry.gr_gid
     except KeyError:
         return False
+
+
+def _cpu_flags() -> list[str]:
+    found = re.search(r"^flags\s*:(.*)$", _read(CPUINFO) or "", re.MULTILINE)
+    return found[1].split() if found else []
 
 
 def _read(path: Path) -> str | None:

@@ -121,9 +121,16 @@ def not_here(target: str, reason: str, hint: str) -> str:
     return f"{target}: not here: {reason}. Try: {hint}"
 
 
-def without_kvm(target: str, reason: str | None, remedy: str) -> str:
-    """Return the message about a target whose machine is emulated instead of running under KVM, with the remedy."""
-    return f"{target}: not under KVM: {reason or 'the reason was not recorded'}. Try: {remedy}"
+def lacks_kvm(accelerator: str | None) -> bool:
+    """Whether a target is a machine that runs in software, so that its remedy is about KVM."""
+    return accelerator not in (None, "kvm", "KVM")
+
+
+def improvable(target: str, accelerator: str | None, reason: str | None, remedy: str) -> str:
+    """Return the message about a target that runs, but could run better, such as under KVM, with the remedy."""
+    if lacks_kvm(accelerator):
+        return f"{target}: not under KVM: {reason or 'the reason was not recorded'}. Try: {remedy}"
+    return f"{target}: it runs, and can be improved{f': {reason}' if reason else ''}. Try: {remedy}"
 
 
 def unit(metric: str, recorded: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import bundle, command, debian, remedies, sandbox, workloads
+from harness import bundle, command, debian, limiting, remedies, sandbox, workloads
 from harness.build_failure import CAUSES, MIRROR, explain
 from harness.command import CommandFailed
 from harness.errors import BadInput, EngineError, Unavailable, as_unavailable
@@ -340,7 +340,8 @@ def test_sandbox_refused_by_the_kernel_makes_the_target_unavailable(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(Unavailable, match="no sandbox can be made: bwrap failed with status 1") as refused:
         sandbox.within(tmp_path, ["/bin/true"])
-    assert refused.value.hint == "run `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or run as root"
+    sysctl = "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    assert refused.value.hint == f"run `{sysctl}`, or as root `{limiting.format_root_command()}`"
     bwrap.write_text("#!/bin/sh\necho 'make: unshare: not found' >&2\nexit 2\n")
     with pytest.raises(CommandFailed, match="unshare: not found"):
         sandbox.within(tmp_path, ["/bin/true"])

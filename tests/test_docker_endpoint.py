@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pwd
+import shlex
 import socket
 import socketserver
 import subprocess
@@ -356,6 +357,9 @@ except Unavailable as error:
 """
 
 
+AS_ROOT = f"sudo {shlex.quote(str(Path(sys.executable).with_name('weighbridge')))} run"
+
+
 def asked_as_nobody(
     place: Ground, path: Path, engines: str = "auto", groups: str = "--clear-groups", prefix: tuple[str, ...] = ()
 ) -> Mapping[str, str]:
@@ -384,7 +388,10 @@ def test_no_permission_names_the_group_that_has_it(place: Ground) -> None:
         assert asked_as_nobody(place, path, groups=f"--groups={GROUP}") == {"whose": "user"}
         path.chmod(0o600)
         closed = asked_as_nobody(place, path, groups=f"--groups={GROUP}")
-        assert "no permission to use" in closed["reason"] and closed["hint"] == "run as root"
+        assert "no permission to use" in closed["reason"] and closed["hint"] == AS_ROOT
+        place.folder.chmod(0o700)
+        hidden = asked_as_nobody(place, path)
+        assert "no permission to look for the socket" in hidden["reason"] and hidden["hint"] == AS_ROOT
 
 
 @root_only

@@ -25,6 +25,7 @@ from harness.report import formats, terminal
 from harness.report.markdown import escape
 from harness.report.summary import summarize
 from harness.store import read
+from harness.vm import kvm
 from harness.wording import not_here
 from tests.ground import lasting
 
@@ -156,6 +157,10 @@ def test_examine_yields_each_target_before_the_next_is_checked(fake: type[Fake])
     assert begun[0] == "bundle hello" and "two: engine" in begun and "two: launch" in begun
 
 
+def no_bundle(workload: object) -> Bundle:
+    raise NO_BUNDLE
+
+
 Call = Callable[..., int]
 
 
@@ -201,6 +206,65 @@ def test_doctor_shows_every_failed_check_with_its_remedy(
     out = capsys.readouterr().out
     assert out.count("not here: no engine. Try: get a engine") == 2
     assert out.count("  $ mmdebstrap bookworm root\n  E: refused\n  exit status 25\n") == 1
+
+
+def test_examine_software_emulation_that_is_asked_for_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, call: Call, fake: type[Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason and the remedy are those of `kvm.decide`, which every engine of virtual machines uses."""
+
+    def probe(self: Backend) -> TargetRecord:
+        found = kvm.decide(self.options.get("accel"), lambda: pytest.fail("no guest is booted"))
+        self.remedy = found.hint
+        return TargetRecord(self.options.target, "QEMU", "7.2", "private", "tcg", found.reason)
+
+    monkeypatch.setattr(fake, "check", staticmethod(lambda options: None))
+    monkeypatch.setattr(fake, "probe", probe)
+    monkeypatch.setattr(backends, "create", lambda target, ledger, plan: fake(backends.parse(target)[1], ledger, plan))
+    assert call("doctor", "--targets", "qemu/pc,accel=tcg") == 0
+    out = capsys.readouterr().out
+    assert "\n  KVM: not used, as the target asks by accel=tcg\n" in out and ": no: " not in out
+    monkeypatch.setattr(kvm, "DEVICE", Path("/nonexistent/kvm"))
+    assert call("doctor", "--targets", "qemu/pc") == 0
+    assert "\n  KVM: no: there is no /nonexistent/kvm. Try: " in capsys.readouterr().out
+
+
+def test_remedy_of_a_target_that_is_no_machine_is_not_about_kvm(
+    monkeypatch: pytest.MonkeyPatch, call: Call, fake: type[Fake], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fake, "probe", lambda self: TargetRecord("fake", "Fake", "1", "private"))
+    assert call("doctor", "--targets", "fake") == 0
+    sentence = f"fake: it runs, and can be improved. Try: {JOIN}\n"
+    assert sentence in capsys.readouterr().out
+    monkeypatch.setattr(bundle, "build", no_bundle)
+    call("run", "--targets", "fake", "--progress", "none", "-o", str(tmp_path / "r.jsonl"))
+    err = capsys.readouterr().err
+    assert sentence in err and "KVM" not in err
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "sentence"),
+    [(None, "it runs, and can be improved"), ("kvm", "it runs, and can"), ("tcg", "not under KVM")],
+)
+def test_reports_announce_missing_kvm_only_of_a_machine_in_software(
+    tmp_path: Path, accelerator: str | None, sentence: str
+) -> None:
+    golden = read(Path(__file__).parent / "golden/weighbridge-1.jsonl")
+    first, *others = golden.targets
+    first = msgspec.structs.replace(first, accelerator=accelerator, accelerator_reason=None, remedy=JOIN)
+    others = [msgspec.structs.replace(each, remedy=None) for each in others]
+    result = replace(golden, targets=[first, *others])
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    terminal.show(summarize([result]), console)
+    assert isinstance(console.file, io.StringIO)
+    assert f"{first.target}: {sentence}" in console.file.getvalue()
+    written = {
+        lang: "".join(p.read_text() for p in formats.write([result], tmp_path / lang, ["html"], lang))
+        for lang in ("en", "zh")
+    }
+    assert (f"{first.target} under KVM" in written["en"]) == (accelerator == "tcg")
+    if accelerator != "tcg":
+        assert f"{first.target}, improved" in written["en"] and f"{first.target}\uff08改进后\uff09" in written["zh"]
 
 
 def test_doctor_json_is_one_document(call: Call, fake: type[Fake], capsys: pytest.CaptureFixture[str]) -> None:

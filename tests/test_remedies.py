@@ -13,7 +13,12 @@ from typing import Any
 
 import pytest
 
-from harness import remedies
+from harness import ledger, limiting, remedies
+from harness.backends import Options
+from harness.backends.host import Host
+from harness.engines import docker
+from harness.errors import Unavailable
+from harness.model import Plan
 from harness.vm import kvm
 
 RULE = "sudo tee /etc/udev/rules.d/99-kvm.rules && sudo udevadm control --reload-rules && sudo udevadm trigger"
@@ -147,9 +152,9 @@ def test_user_namespaces_by_the_sysctl_that_forbids_them(machine: Path, name: st
     path = machine / "sysctls" / name.replace(".", "/")
     path.parent.mkdir(parents=True)
     path.write_text(f"{value}\n")
-    assert remedies.allow_user_namespaces() == f"run `sudo {command}`, or run as root"
+    assert remedies.allow_user_namespaces() == f"run `sudo {command}`, or as root `{limiting.format_root_command()}`"
     path.write_text("63000\n" if name.startswith("user") else f"{1 - int(value)}\n")
-    assert remedies.allow_user_namespaces().startswith("run as root:")
+    assert remedies.allow_user_namespaces().startswith(f"run `{limiting.format_root_command()}`:")
 
 
 def test_commands_of_root_need_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,3 +162,24 @@ def test_commands_of_root_need_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert remedies.install("zstd") == "apt-get install zstd"
     assert "docker run --privileged" in remedies.allow_user_namespaces()
+
+
+@pytest.mark.parametrize(
+    ("flags", "command"),
+    [("vmx hypervisor", "`sudo modprobe kvm_intel nested=1`"), ("vmx", "`sudo apt-get install --only-upgrade qemu-")],
+)
+def test_kvm_under_which_a_guest_failed_has_commands(machine: Path, flags: str, command: str) -> None:
+    (machine / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    found = remedies.mend_kvm(Path("/the cache/kvm/1.json"))
+    assert command in found and "`rm '/the cache/kvm/1.json'`" in found
+
+
+def test_targets_of_root_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHBRIDGE_STATE", str(tmp_path / "state"))
+    with ledger.Ledger() as held:
+        with pytest.raises(Unavailable) as refused:
+            Host(Options("host"), held, Plan()).probe()
+        assert refused.value.hint.startswith(f"{limiting.format_root_command()}, or take the target userns-chroot")
+        with pytest.raises(Unavailable) as refused, docker.find(Plan(engines="private"), held, {}):
+            pass
+        assert refused.value.hint.startswith(f"{limiting.format_root_command()} --engines private, or leave out")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness import cgroup, mounts
+from harness import cgroup, limiting, mounts
 from harness.backends import DOORBELL, Backend, Image, Instance, Part, environment
 from harness.bundle import DEVICES, Bundle
 from harness.cgroup import ControlGroup
@@ -104,7 +104,10 @@ class Host(Backend):
 
     def probe(self) -> TargetRecord:
         if os.geteuid() != 0:
-            raise Unavailable("chroot(8) needs root", "run as root, or take the target userns-chroot for the zero line")
+            raise Unavailable(
+                "chroot(8) needs root",
+                f"{limiting.format_root_command()}, or take the target userns-chroot for the zero line",
+            )
         mounts.check_layers(self.ledger.folder)
         return TargetRecord(
             target=self.options.target,

@@ -92,11 +92,13 @@ def _clear_progress() -> None:
 
 def _print_finding(finding: Finding, lab: str | None, shown: set[str]) -> None:
     """Print a target with its checks. shown: details that were printed before; a new one is added."""
-    from harness.wording import label, line, not_here, plain
+    from harness.wording import improvable, label, line, not_here, plain
 
     if finding.record is not None:
         record = finding.record
         print(f"{label(record, lab)}: {record.engine} {record.version}, whose: {record.whose}")
+        if record.remedy and record.remedy not in [check.remedy for check in finding.checks]:
+            print(f"  {line(improvable(record.target, record.accelerator, record.accelerator_reason, record.remedy))}")
     else:
         print(line(not_here(finding.target, finding.reason or "", finding.hint or "")))
     for check in finding.checks:

@@ -14,7 +14,7 @@ from harness.cli.options import NOTHING_RAN, SOME_FAILED, gating, measuring
 from harness.cli.telling import say, say_detail, show_table, tell_left_behind, write_report
 from harness.elapsed import show_elapsed
 from harness.errors import BadInput, LeftBehind
-from harness.wording import count_runs, not_here, without_kvm
+from harness.wording import count_runs, improvable, not_here
 
 if TYPE_CHECKING:
     from harness.campaign import Campaign, Outcome
@@ -137,7 +137,7 @@ def _tell(outcome: Outcome, chosen: Plan, output: Path) -> None:
             shown.add(absent.detail)
     for target in outcome.targets:
         if target.remedy:
-            say(without_kvm(target.target, target.accelerator_reason, target.remedy))
+            say(improvable(target.target, target.accelerator, target.accelerator_reason, target.remedy))
     if outcome.precise:
         say(outcome.precise)
     if outcome.stopped and (outcome.measured or outcome.interrupted):

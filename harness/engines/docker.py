@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
-from harness import cgroup, pace
+from harness import cgroup, limiting, pace
 from harness.backends import Unseen
 from harness.command import find as find_program
 from harness.engines import SOCKET_PATH_LIMIT, last_line, program, serving
@@ -109,7 +109,7 @@ def _users_docker(plan: Plan) -> DockerEngine | None:
 def _private_docker(ledger: Ledger, features: Mapping[str, bool]) -> Iterator[DockerEngine]:
     if os.geteuid() != 0:
         reason = "a private Docker engine needs root, and --engines private excludes the system's and your own engine"
-        raise Unavailable(reason, "leave out --engines private, or run as root")
+        raise Unavailable(reason, f"{limiting.format_root_command()} --engines private, or leave out --engines private")
     find_program("iptables", "iptables")
     name, group = ledger.name(), ledger.name()
     with (

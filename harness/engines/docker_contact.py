@@ -18,7 +18,7 @@ import docker as sdk
 import requests
 from docker.utils import version_lt
 
-from harness import pace, remedies
+from harness import limiting, pace, remedies
 from harness.engines import last_cause
 from harness.engines.docker_endpoint import DOCKER_SOCKET, Endpoint, unusable
 from harness.errors import Unavailable
@@ -51,7 +51,9 @@ def _connect_unix(endpoint: Endpoint, path: str, timeout: float) -> None:
     try:
         about = Path(path).stat()
     except PermissionError as error:
-        raise _unusable(endpoint, f"no permission to look for the socket {path}", "run as root") from error
+        raise _unusable(
+            endpoint, f"no permission to look for the socket {path}", limiting.format_root_command()
+        ) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         why = f"there is no Docker socket {path} ({error.strerror})"
         raise _unusable(endpoint, why, _suggest_start(endpoint)) from error
@@ -145,7 +147,7 @@ def _forbidden(endpoint: Endpoint, path: str, about: os.stat_result) -> Unavaila
     reason = f"{prefix}no permission to use the Docker socket {path}"
     name = _find_group_name(about.st_gid)
     if name is None or about.st_gid == 0 or not about.st_mode & stat.S_IWGRP or _is_in_session(about.st_gid):
-        return Unavailable(reason, "run as root")
+        return Unavailable(reason, limiting.format_root_command())
     if _is_member(about.st_gid):
         why = f"{reason}: you are in the group {name}, but this session is older than your membership"
         return Unavailable(why, remedies.join_group(name))

@@ -7,9 +7,9 @@ from statistics import median
 
 from harness.model import Applied
 from harness.report import tables
-from harness.report.summary import Campaign, Failed
+from harness.report.summary import Campaign, Configuration, Failed
 from harness.report.tables import About, Table, about_of, or_none, where, who
-from harness.wording import COLD, NONE, Words, line, quantity
+from harness.wording import COLD, NONE, Words, lacks_kvm, line, quantity
 
 
 def details(campaign: Campaign) -> list[Table]:
@@ -128,20 +128,22 @@ def bundles(campaign: Campaign) -> Table:
 
 
 def unavailable(campaign: Campaign) -> Table:
-    """The targets that could not run, and those that ran without KVM, each with its reason and remedy."""
+    """The targets that could not run, and those that could run better: each with its reason and remedy."""
     rows = [(absent.target, absent.reason, absent.hint) for absent in campaign.unavailable]
-    software = [target for target in campaign.configurations if target.remedy]
-    rows += [
-        (
-            Words("{target} under KVM", target=line(target.target)),
-            target.reason or Words("the reason was not recorded"),
-            target.remedy or "",
-        )
-        for target in software
-    ]
-    about = (*(About(absent.target) for absent in campaign.unavailable), *(About(line(c.target)) for c in software))
+    improved = [target for target in campaign.configurations if target.remedy]
+    rows += [(*_improvement(target), target.remedy or "") for target in improved]
+    about = (*(About(absent.target) for absent in campaign.unavailable), *(About(line(c.target)) for c in improved))
     columns = (Words("Target"), Words("Reason"), Words("Hint"))
     return Table(Words("What could not run here"), columns, tuple(rows), about=about)
+
+
+def _improvement(target: Configuration) -> tuple[str, str]:
+    """The name of the improvement of a target that ran, and the reason why it lacks it."""
+    if lacks_kvm(target.machine):
+        name, reason = Words("{target} under KVM", target=line(target.target)), Words("the reason was not recorded")
+    else:
+        name, reason = Words("{target}, improved", target=line(target.target)), Words("it ran, and can be improved")
+    return name, target.reason or reason
 
 
 def failures(campaign: Campaign) -> Table:

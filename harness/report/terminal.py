@@ -14,7 +14,7 @@ from harness.meters.isolation import CAPABILITIES, Isolation
 from harness.model import Applied
 from harness.report import findings, matrix, tables
 from harness.report.summary import Campaign, Summary
-from harness.wording import line, not_here, without_kvm
+from harness.wording import improvable, line, not_here
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -77,7 +77,8 @@ def _troubles(campaign: Campaign, console: Console) -> None:
         console.print(Text(not_here(absent.target, absent.reason, absent.hint), style="yellow"))
     for target in campaign.configurations:
         if target.remedy:
-            console.print(Text(without_kvm(line(target.target), target.reason, target.remedy), style="yellow"))
+            sentence = improvable(line(target.target), target.machine, target.reason, target.remedy)
+            console.print(Text(sentence, style="yellow"))
     alike = Counter((f.label, f.failed_in, f.type, f.message) for f in campaign.failures)
     for (label, *told), times in alike.items():
         console.print(Text(f"failed: {label}, {times} of its runs: {': '.join(told)}", style="red"))

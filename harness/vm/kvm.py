@@ -36,7 +36,7 @@ DEADLINE_FACTOR = 1000
 STOPPED = "KVM internal error"
 TEMPORARY = re.compile("cannot allocate memory|busy|no space left|temporarily|too many open files", re.IGNORECASE)
 """Messages of QEMU about a temporary failure, which proves nothing about KVM."""
-CACHED = "2"
+CACHED = "3"
 """The version of cached verdicts; raise it if older ones must not be used."""
 
 
@@ -119,7 +119,7 @@ def refusal() -> Verdict | None:
 
 def _boot(ledger: Ledger, emulator: str, kernel: GuestKernel, hello: Bundle, kept: Path) -> Verdict:
     initramfs = guest.initramfs(hello.root / "bin/busybox", kernel, guest.drivers("pci"))
-    again = f"another kernel or QEMU, or where this machine is a guest, a host whose KVM nests; to try again, rm {kept}"
+    again = remedies.mend_kvm(kept)
     with ledger.holding_folder() as folder, Doorbell(folder) as bell, ExitStack() as stack:
         inherited = qemu.Inherited(stack)
         ours, theirs = inherited.pair()
