@@ -309,7 +309,14 @@ def answering(path: Path, status: int, body: str) -> Iterator[None]:
     ("status", "body", "reason"),
     [
         (500, '{"message": "out of order"}', "HTTP 500: out of order"),
+        (500, '{"error": "out of order"}', 'HTTP 500: {"error": "out of order"}'),
+        (500, '["out of order"]', 'HTTP 500: ["out of order"]'),
+        (500, '"out of order"', 'HTTP 500: "out of order"'),
+        (500, "[" * 200_000, "HTTP 500: [["),
+        (500, "", "HTTP 500: Internal Server Error"),
+        (302, "{}", "HTTP 302"),
         (403, "no", "HTTP 403"),
+        (200, "[" * 200_000, "not a Docker engine"),
         (200, '{"ApiVersion": "1.24"}', "API version is 1.24, but 1.30 or newer is needed"),
         (200, '{"ApiVersion": "1.9"}', "API version is 1.9, but 1.30 or newer is needed"),
         (200, "<html>", "not a Docker engine"),
@@ -324,6 +331,7 @@ def test_an_engine_whose_answer_cannot_be_used(place: Ground, status: int, body:
     with answering(path, status, body):
         refused = refused_by(f"unix://{path}")
     assert reason in refused.reason
+    assert len(refused.reason) < 500
     assert str(path) in refused.reason
     assert "remove docker_host" in refused.hint
 

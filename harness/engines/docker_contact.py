@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import stat
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ import requests
 from docker.utils import version_lt
 
 from harness import limiting, pace, remedies
+from harness.decode import Undecodable, decode_json
 from harness.engines import last_cause
 from harness.engines.docker_endpoint import DOCKER_SOCKET, Endpoint, unusable
 from harness.errors import Unavailable
@@ -29,6 +31,8 @@ OLDEST_API = "1.30"
 ANSWER_FLOOR = 10.0
 ANSWER_FACTOR = 250.0
 """Floor in seconds and factor of pace.deadline, for the response to /version."""
+LONGEST_MESSAGE = 200
+"""Characters of an engine's error message that are shown."""
 SYSTEM_SOCKETS = (DOCKER_SOCKET, "/run/docker.sock")
 
 
@@ -104,14 +108,14 @@ def _check_answer(endpoint: Endpoint, timeout: float) -> None:
     except Exception as error:  # any type: the SDK reads the user's config.json without checking it
         why = f"the Docker SDK cannot use config.json of your Docker configuration ({type(error).__name__}: {error})"
         raise Unavailable(why, "correct ~/.docker/config.json, or point DOCKER_CONFIG to an empty folder") from error
+    client.hooks["response"] = [_check_response]
     try:
         spoken = client.version(api_version=False)["ApiVersion"]
         too_old = version_lt(spoken, OLDEST_API)
-    except (sdk.errors.APIError, requests.HTTPError) as error:
-        told = getattr(error, "explanation", None) or str(error)
-        status = getattr(error, "status_code", None)
-        why = f"the engine answers with HTTP {status}: {line(str(told))}"
-        raise _unusable(endpoint, why, _format_service_command("restart", endpoint)) from error
+    except requests.HTTPError as error:
+        raise _unusable(
+            endpoint, f"the engine answers with {error}", _format_service_command("restart", endpoint)
+        ) from error
     except requests.Timeout as error:
         raise _silent(endpoint, timeout) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -125,6 +129,23 @@ def _check_answer(endpoint: Endpoint, timeout: float) -> None:
     if too_old:
         why = f"the engine's API version is {spoken}, but {OLDEST_API} or newer is needed"
         raise _unusable(endpoint, why, remedies.prefix_sudo("apt-get install docker.io"))
+
+
+def _check_response(response: requests.Response, **_: object) -> None:
+    """Raise HTTPError for a status other than 200, and Undecodable for a body that is not JSON or nests too deeply.
+
+    The SDK would decode the body of an error before it looks at the status, and at any depth.
+    """
+    if response.status_code == HTTPStatus.OK:
+        decode_json(response.content)
+        return
+    try:
+        message = decode_json(response.content)["message"]
+    except (Undecodable, KeyError, TypeError, IndexError):
+        message = response.content.decode(errors="replace")
+    shown = line(str(message)) or response.reason
+    excerpt = shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:LONGEST_MESSAGE]}..."
+    raise requests.HTTPError(f"HTTP {response.status_code}: {excerpt}", response=response)
 
 
 def _unusable(endpoint: Endpoint, why: str, remedy: str) -> Unavailable:
