@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import slices
 from harness.errors import EngineError
 from harness.ledger import Ledger
 from harness.limiting import KERNEL_PARAMETERS, format_root_command, get_current_place
@@ -27,6 +28,8 @@ LIMITED_BY = {"cpus": "cpu", "memory": "memory"}
 MECHANISMS = {"cpus": "cfs quota", "memory": "memory cgroup"}
 V2_KERNEL = ("kernel_stack", "pagetables", "percpu", "sock", "slab")
 """What memory.stat has instead of `kernel`, before Linux 5.18."""
+PARTITION = ".partition"
+"""What libvirt adds to the name of a partition for the name of its control group."""
 PERIOD = 100_000
 """Microseconds of one CPU quota period, the kernel's default."""
 
@@ -183,7 +186,8 @@ def of_process(pid: int) -> dict[str, Path]:
 def remove(name: str | None = None, folders: Sequence[str] = ()) -> None:
     """Remove control groups with all groups below them, and end the processes in them.
 
-    folders: absolute paths. name: the groups of that name at the root of every hierarchy, and one level below.
+    folders: absolute paths. name: the groups of that name at the root of every hierarchy, and one level below; with a
+    partition (`*.partition`) goes the slice that systemd keeps instead of it.
     A killed process stays a member until the kernel has released it, so this waits. systemd may remove the same
     folders, because a scope disappears with its last process.
     """
@@ -195,6 +199,10 @@ def remove(name: str | None = None, folders: Sequence[str] = ()) -> None:
         for below, _, _ in os.walk(top, topdown=False):
             with suppress(FileNotFoundError):
                 Path(below).rmdir()
+    if name is not None and name.endswith(PARTITION):
+        unit = slices.unit_of(name.removesuffix(PARTITION))
+        slices.stop(unit)
+        remove(unit)
 
 
 def _end(pid: int) -> None:

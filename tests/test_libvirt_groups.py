@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cgroup
+from harness import cgroup, slices
 from harness.command import CommandFailed
 from harness.engines import libvirt, libvirt_traces
 from harness.engines.libvirt_traces import is_group_of
@@ -55,7 +55,7 @@ def test_other_groups_are_not_the_machines(folder: str, identity: int, name: str
 
 
 SYSTEMCTL = """#!/bin/sh
-echo "$@" >> "$CALLS"
+printf '%s %s\\n' "$@" >> "$CALLS"
 exit "$STATUS"
 """
 
@@ -70,7 +70,7 @@ def under_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
         (tmp_path / "bin/systemctl").write_text(SYSTEMCTL)
         (tmp_path / "bin/systemctl").chmod(0o755)
         (tmp_path / "cgroup").mkdir()
-        monkeypatch.setattr(libvirt_traces, "SYSTEMD", tmp_path / "system")
+        monkeypatch.setattr(slices, "SYSTEMD", tmp_path / "system")
         monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
         monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
@@ -80,7 +80,7 @@ def under_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     return set_up
 
 
-@pytest.mark.parametrize("status", [0, libvirt_traces.NOT_LOADED])
+@pytest.mark.parametrize("status", [0, slices.NOT_LOADED])
 def test_partition_goes_with_its_slice(under_systemd: Callable[[int], Path], status: int) -> None:
     calls = under_systemd(status)
     for folder in ("ours.partition", "ours.slice", "theirs.slice"):
@@ -88,6 +88,24 @@ def test_partition_goes_with_its_slice(under_systemd: Callable[[int], Path], sta
     libvirt_traces.remove_partition("ours")
     assert calls.read_text() == "stop ours.slice\n"
     assert [path.name for path in cgroup.ROOT.iterdir()] == ["theirs.slice"]
+
+
+def test_partition_of_an_earlier_version_goes_with_its_escaped_slice(under_systemd: Callable[[int], Path]) -> None:
+    """Its name has dashes, which systemd escapes; its entry in the ledger names the control group alone."""
+    calls = under_systemd(0)
+    unit = CAMPAIGN.replace("-", r"\x2d") + r"\x2d1.slice"
+    for folder in (f"{CAMPAIGN}-1.partition", unit, f"{CAMPAIGN}-1.slice"):
+        (cgroup.ROOT / folder).mkdir()
+    _resolve("harness.cgroup:remove")(name=f"{CAMPAIGN}-1.partition")
+    assert calls.read_text() == f"stop {unit}\n"
+    assert [path.name for path in cgroup.ROOT.iterdir()] == [f"{CAMPAIGN}-1.slice"]
+
+
+@pytest.mark.parametrize("what", [{"name": f"{CAMPAIGN}-1"}, {"folders": [f"/sys/fs/cgroup/cpu/{CAMPAIGN}.partition"]}])
+def test_group_that_is_no_partition_has_no_slice(under_systemd: Callable[[int], Path], what: dict[str, object]) -> None:
+    calls = under_systemd(0)
+    _resolve("harness.cgroup:remove")(**what)
+    assert not calls.exists()
 
 
 def test_slice_that_does_not_stop_stays_in_the_ledger(under_systemd: Callable[[int], Path]) -> None:
@@ -100,7 +118,7 @@ def test_without_systemd_no_slice_is_stopped(
     under_systemd: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = under_systemd(0)
-    monkeypatch.setattr(libvirt_traces, "SYSTEMD", tmp_path / "none")
+    monkeypatch.setattr(slices, "SYSTEMD", tmp_path / "none")
     libvirt_traces.remove_partition("ours")
     assert not calls.exists()
 

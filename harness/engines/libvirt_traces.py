@@ -11,14 +11,9 @@ from urllib.parse import parse_qs, urlparse
 import psutil
 
 from harness import cgroup
-from harness.command import CommandFailed, find, run
 from harness.ledger import held
 from harness.process import end_all, told
 
-SYSTEMD = Path("/run/systemd/system")
-"""Exists where systemd manages this machine (sd_booted(3))."""
-NOT_LOADED = 5
-"""Exit status of `systemctl stop` for a unit that does not exist (systemctl(1), after the LSB)."""
 MACHINE = r"(?P<machine>(?P<driver>qemu(?:-embed-[0-9a-f]+)?)-(?P<identity>\d+)-.+)"
 GROUP = re.compile(rf"(?:machine-)?{MACHINE}\.(?:scope|libvirt-qemu)")
 """Name of a machine's control group: a scope of systemd-machined, or a group that libvirt created itself."""
@@ -103,19 +98,8 @@ def remove(campaign: str, paths: list[str]) -> None:
 
 
 def remove_partition(name: str) -> None:
-    """Remove a partition: its control groups, or the slice that systemd keeps instead if machined runs.
-
-    A slice stays loaded and active when its last scope is gone, until it is stopped.
-    Source: libvirt, src/util/virsystemd.c (virSystemdMakeSliceName); systemd.slice(5).
-    """
-    cgroup.remove(f"{name}.partition")
-    if SYSTEMD.is_dir():
-        try:
-            run([find("systemctl", "systemd"), "stop", f"{name}.slice"])
-        except CommandFailed as failure:
-            if failure.status != NOT_LOADED:
-                raise
-        cgroup.remove(f"{name}.slice")
+    """Remove a partition: its control groups, and the slice that systemd keeps in their place where machined runs."""
+    cgroup.remove(f"{name}{cgroup.PARTITION}")
 
 
 def end_emulators(root: str) -> None:
