@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
 
+from harness.backends import Options
+from harness.backends.libvirt import Libvirt, LibvirtMachine
 from harness.command import find
+from harness.doorbell import Doorbell
 from harness.engines import libvirt_apparmor
+from harness.engines.libvirt import LibvirtEngine
+from harness.ledger import Ledger
+from harness.model import Limits, Plan
 from harness.vm import bootdisk, firmware, machine, profile
-from harness.vm.backend import OVERLAY
+from harness.vm.backend import OVERLAY, DiskImage
 from harness.vm.machine import Machine
 
 HELPER = Path("/usr/lib/libvirt/virt-aa-helper")
@@ -139,6 +148,75 @@ def test_reserved_uuids_are_few_and_never_the_same_at_once() -> None:
             assert again == second
     with libvirt_apparmor.reserve_uuid() as again:
         assert again == first
+
+
+QEMU = """
+import socket, sys, time
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
+
+class System(LibvirtEngine):
+    """Stand-in for the system's libvirtd: a process for each domain, which connects the doorbell and does no more."""
+
+    processes: ClassVar[dict[str, subprocess.Popen[str]]] = {}
+
+    def create(self, description: str) -> Any:
+        domain = ET.fromstring(description)
+        bell = next(path for source in domain.iter("source") if (path := source.get("path", "")).endswith("/bell"))
+        argv = [sys.executable, "-c", QEMU, bell]
+        popen = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert popen.stdout is not None and popen.stdout.readline() == "connected\n"
+        self.processes[domain.findtext("name", "")] = popen
+        (Path(bell).parent / "description").write_text(description)
+        return SimpleNamespace(ID=lambda: 1)
+
+    def save(self, name: str, memory: Path) -> str:
+        [bell] = [word for word in self.processes[name].args if str(word).endswith("/bell")]  # type: ignore[union-attr]
+        memory.touch()
+        return (Path(bell).parent / "description").read_text()
+
+    def restore(self, memory: Path, description: str, name: str) -> Any:
+        return self.create(description)
+
+    @classmethod
+    def destroy(cls, uri: str, name: str) -> None:
+        if popen := cls.processes.pop(name, None):
+            popen.communicate()
+
+
+def test_uuid_of_a_saved_machine_stays_reserved_as_long_as_its_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ordinary user's machines at qemu:///system share a few UUIDs, and a saved machine has its own in its XML."""
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000)
+    monkeypatch.setattr("harness.engines.libvirt.destroy_domain", System.destroy)
+    monkeypatch.setattr("harness.engines.libvirt.resume", lambda domain: None)
+    monkeypatch.setattr(Doorbell, "wait_ready", lambda self, timeout: None)
+    monkeypatch.setattr(Doorbell, "wait_facts", lambda self, timeout: None)
+    monkeypatch.setattr(LibvirtEngine, "reconnect", lambda self: None)
+    (tmp_path / "empty.qcow2").touch()
+    limits = Limits(1, 256 * 2**20)
+    bundle: Any = None
+    image = DiskImage(bundle, limits, (), Path("/k"), Path("/i"), Path("/d"), tmp_path / "empty.qcow2")
+    with Ledger() as ledger:
+        target = Libvirt(Options("libvirt/snapshot", {"snapshot": ""}), ledger, Plan())
+        target.engine, target.firmware = System("qemu:///system", "user", None), None
+        with target._saved(image) as saved:
+            assert saved.saved is not None
+            uuid = ET.fromstring(saved.saved.description).findtext("uuid")
+            with libvirt_apparmor.reserve_uuid() as another:
+                assert another != uuid
+            (tmp_path / "launch").mkdir()
+            with Doorbell(tmp_path / "launch") as bell, target.launch(saved, bell, bell.mark) as instance:
+                assert isinstance(instance, LibvirtMachine)
+                restored = ET.fromstring((instance.folder / "description").read_text())
+                assert (restored.findtext("uuid"), restored.findtext("name")) == (uuid, instance.name)
+    with libvirt_apparmor.reserve_uuid() as another:
+        assert another == uuid
 
 
 def test_profile_of_an_ended_domain_is_removed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,22 +102,28 @@ class Libvirt(VmBackend):
         return self.engine.daemons()
 
     @contextmanager
+    def _saved(self, image: DiskImage) -> Iterator[DiskImage]:
+        """Keep the machine's name and UUID, which its saved state contains, for it as long as the image exists."""
+        name = self.ledger.name()
+        with self.engine.choose_uuid(name) as uuid, super()._saved(replace(image, name=name, uuid=uuid)) as saved:
+            yield saved
+
+    @contextmanager
     def launch(self, image: DiskImage, doorbell: Doorbell, mark: Mark) -> Iterator[Instance]:
-        saved = image.saved
-        name = saved.name if saved else self.ledger.name()  # libvirt restores a domain under its own name alone
+        name = image.name or self.ledger.name()  # libvirt restores a domain under its own name alone
         with ExitStack() as stack:
             folder = stack.enter_context(self.layer(image))
             self.engine.give(folder, folder / OVERLAY)
             bells = stack.enter_context(_listening(folder / "bell"))
             consoles = stack.enter_context(_listening(folder / "serial"))
             stack.enter_context(self.ledger.holding(engine.destroy_domain, uri=self.engine.uri, name=name))
-            if saved:
+            if saved := image.saved:
                 description = saved.description.replace(FOLDER, str(folder))
                 domain = self.engine.restore(saved.memory, description, name)
             else:
                 vm = self.machine(name, image, folder, str(folder / "bell"), str(folder / "serial"))
-                vm = replace(vm, uuid=stack.enter_context(self.engine.choose_uuid(name)))
-                domain = self.engine.create(machine.domain(self.profile, vm))
+                uuid = image.uuid if image.name else stack.enter_context(self.engine.choose_uuid(name))
+                domain = self.engine.create(machine.domain(self.profile, replace(vm, uuid=uuid)))
             mark("created")
             if console := _accepted(stack, consoles):
                 doorbell.overhear(console.fileno(), self.profile.console, folder / "console")
@@ -136,7 +142,7 @@ class Libvirt(VmBackend):
     def save(self, instance: VirtualMachine, memory: Path) -> Saved:
         assert isinstance(instance, LibvirtMachine)
         description = self.engine.save(instance.name, memory)
-        return Saved(memory, instance.name, description.replace(str(instance.folder), FOLDER))
+        return Saved(memory, description.replace(str(instance.folder), FOLDER))
 
     def machine(self, name: str, image: DiskImage, folder: Path, doorbell: str, console: str) -> Machine:
         owner = self.engine.label if self.engine.whose == "user" else None

@@ -44,23 +44,24 @@ EMULATED = 4
 
 @dataclass(frozen=True)
 class Saved:
-    """A machine that was saved when it was ready: its `memory`, a file, and what libvirt has to be told of it."""
+    """A machine that was saved when it was ready: the file of its memory, and for libvirt its XML."""
 
     memory: Path
-    name: str = ""
     description: str = ""
 
 
 @dataclass(frozen=True)
 class DiskImage(Image):
     """empty: a qcow2 overlay on `disk` that every instance gets a copy of: nothing was written to it, or what a
-    machine had written when it was saved."""
+    machine had written when it was saved. name, uuid: those of the machine that is saved and restored, for libvirt."""
 
     kernel: Path
     initramfs: Path
     disk: Path
     empty: Path
     saved: Saved | None = None
+    name: str = ""
+    uuid: str | None = None
 
 
 class VirtualMachine(Instance):
