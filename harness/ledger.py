@@ -14,17 +14,18 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from harness import mounts, pace, places, signals
 from harness.command import CommandFailed, run
 from harness.errors import BadInput, LeftBehind
 
 Release = Callable[..., None]
+SharedRelease = TypeVar("SharedRelease", bound=Release)
 REAP_TIMEOUT, REAP_FACTOR = 300.0, 7500
 """Floor in seconds and factor of pace.deadline, for the release of one ledger."""
 NOT_OURS = 75
@@ -80,7 +81,7 @@ class Ledger:
         self._write({"entry": number, "release": _address(release), "what": what})
 
         def let_go() -> None:
-            with signals.held():
+            with signals.held(), _turn(release):
                 release(**what)
                 self._write({"gone": number})
 
@@ -189,6 +190,32 @@ def held(release: Release) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def shared(release: SharedRelease) -> SharedRelease:
+    """Mark a function that releases an object of several campaigns, the last of which removes it.
+
+    Such a function and the strike-out of its entry are one step: two campaigns that end at once do not each take the
+    other for the last one. Find out which objects exist, and write the entry, inside of `exclusive`.
+    """
+    # An attribute: a reaper runs this module as __main__, and other modules import it under its name.
+    release.is_shared = True  # type: ignore[attr-defined]
+    return release
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Wait until no other process writes, or releases, an entry for a shared object; hold them off for the block."""
+    fd = os.open(_folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _turn(release: Release) -> AbstractContextManager[None]:
+    return exclusive() if getattr(release, "is_shared", False) else nullcontext()
+
+
 def _release(path: Path, fd: int) -> list[Exception]:
     """Releases all open entries, youngest first, and then the ledger itself; returns what failed."""
     failures: list[Exception] = []
@@ -197,8 +224,10 @@ def _release(path: Path, fd: int) -> list[Exception]:
         if number == 0 and failures:
             continue
         try:
-            _resolve(address)(**what)
-            os.write(fd, json.dumps({"gone": number}).encode() + b"\n")
+            release = _resolve(address)
+            with _turn(release):
+                release(**what)
+                os.write(fd, json.dumps({"gone": number}).encode() + b"\n")
         except Exception as error:
             error.add_note(f"{address} {what}")
             failures.append(error)

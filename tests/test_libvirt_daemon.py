@@ -206,8 +206,39 @@ def test_daemon_that_the_client_started_is_ended_with_its_folders(session: Sessi
             client.kill()
         client.communicate(timeout=TIMEOUT)
     if killed:
-        argv = session.argv(sys.executable, "-c", REAP)
-        assert subprocess.check_output(argv, env=session.environment, text=True, timeout=TIMEOUT).strip() == "None"
+        assert reap(session) == "None"
+    assert select.select([daemon], [], [], 0)[0], "the daemon that libvirt started for us still runs"
+    os.close(daemon)
+    assert session.files() == sorted([*before, "state/ledgers"])
+
+
+def reap(session: Session) -> str:
+    argv = session.argv(sys.executable, "-c", REAP)
+    return subprocess.check_output(argv, env=session.environment, text=True, timeout=TIMEOUT).strip()
+
+
+@pytest.mark.parametrize("first", ["leaves", "is killed", "is killed and reaped"])
+def test_overlapping_campaigns_leave_nothing_of_the_session(session: Session, first: str) -> None:
+    """The daemon and its folders, which the first campaign's connection created, go with the last campaign."""
+    (session.folder / "config/libvirt/libvirtd.conf").unlink()
+    (session.folder / "config/libvirt").rmdir()
+    (session.folder / "config").rmdir()
+    before = session.files()
+    with session.client() as one:
+        assert advance(one) == "open"
+        daemon = os.pidfd_open(int((session.runtime / "libvirtd.pid").read_text()))
+        with session.client() as two:
+            assert advance(two) == "open"
+            if first != "leaves":
+                one.kill()
+            one.communicate(timeout=TIMEOUT)
+            if first == "is killed and reaped":
+                assert reap(session) == "None"
+            assert advance(two, "call").startswith("called")
+            two.communicate(timeout=TIMEOUT)
+            assert two.returncode == 0
+    if first == "is killed":
+        assert reap(session) == "None"
     assert select.select([daemon], [], [], 0)[0], "the daemon that libvirt started for us still runs"
     os.close(daemon)
     assert session.files() == sorted([*before, "state/ledgers"])

@@ -10,7 +10,7 @@ import os
 import pwd
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from harness.decode import Undecodable, decode_json
 from harness.engines import SOCKET_PATH_LIMIT, libvirt_apparmor, libvirt_session, libvirt_traces, serving
 from harness.engines import libvirt_connection as connections
 from harness.errors import EngineError, Unavailable
-from harness.ledger import Ledger, remove_folder
+from harness.ledger import Ledger, exclusive, remove_folder
 from harness.model import Plan
 
 URIS = ("qemu:///system", "qemu:///session")
@@ -180,7 +180,7 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
             f"the path {root} is too long for QEMU's sockets", "name a shorter folder by WEIGHBRIDGE_STATE"
         )
     with (
-        ledger.holding(libvirt_traces.remove, campaign=ledger.campaign, paths=libvirt_traces.to_come()),
+        _traces(ledger),
         ledger.holding(remove_folder, path=str(root)),
         ledger.holding(libvirt_traces.end_emulators, root=str(root)),
     ):
@@ -191,6 +191,16 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
             _embedded[:] = [root]
             label = _label(connection) if os.geteuid() == 0 else None
             yield LibvirtEngine(uri, "private", label, partition)
+
+
+@contextmanager
+def _traces(ledger: Ledger) -> Iterator[None]:
+    """Hold the files that the embedded driver creates outside of its root."""
+    with ExitStack() as stack:
+        with exclusive():
+            held = ledger.holding(libvirt_traces.remove, campaign=ledger.campaign, paths=libvirt_traces.to_come())
+            stack.enter_context(held)
+        yield
 
 
 def _runs_as() -> str:

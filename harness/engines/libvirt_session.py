@@ -12,14 +12,15 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness import pace
 from harness.engines import program
 from harness.engines.libvirt_traces import cache_folder
-from harness.ledger import Ledger
+from harness.ledger import Ledger, exclusive, held, shared
 from harness.process import told, wait_for_end
 
 DAEMONS = {"libvirt-sock": "libvirtd", "virtqemud-sock": "virtqemud", "virtlogd-sock": "virtlogd"}
@@ -39,27 +40,52 @@ def find_runtime_folder() -> Path:
 
 @contextmanager
 def hold_session(ledger: Ledger, uri: str) -> Iterator[None]:
-    """Hold in the ledger the daemons and folders that a connection to this URI creates in the user's session."""
-    runtime = find_runtime_folder()
-    if not uri.endswith("/session") or any(_find_daemon(runtime, name) for name in DAEMONS.values()):
+    """Hold, in the ledger, the daemons and folders that a connection to this URI creates in the user's session.
+
+    Those that another campaign's connection created are shared; the last campaign to leave removes them. A daemon
+    that no ledger has is the user's.
+    """
+    with ExitStack() as stack:
+        if uri.endswith("/session"):
+            with exclusive():
+                runtime = find_runtime_folder()
+                sharing = _list_held(str(runtime))
+                if sharing or not any(_find_daemon(runtime, name) for name in DAEMONS.values()):
+                    stack.enter_context(
+                        ledger.holding(release, runtime=str(runtime), **_list_created(runtime, sharing))
+                    )
         yield
-        return
+
+
+def _list_held(runtime: str) -> list[dict[str, Any]]:
+    """Return the entries for this session in the ledgers of all campaigns, including killed ones."""
+    return [entry for _, entry in held(release) if entry["runtime"] == runtime]
+
+
+def _list_created(runtime: Path, sharing: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the folders that the session's daemons will create, and those created for the entries in `sharing`."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
     bases = (cache_folder(), config, data)
-    folders = [str(folder) for folder in (runtime, *(base / "libvirt" for base in bases)) if not folder.exists()]
-    parents = [str(base) for base in bases if not base.exists()]
-    with ledger.holding(release, runtime=str(runtime), folders=folders, parents=parents):
-        yield
+    candidates = {"folders": (runtime, *(base / "libvirt" for base in bases)), "parents": bases}
+    return {
+        kind: [str(path) for path in paths if not path.exists() or any(str(path) in entry[kind] for entry in sharing)]
+        for kind, paths in candidates.items()
+    }
 
 
+@shared
 def release(runtime: str, folders: list[str], parents: list[str]) -> None:
     """End the session's daemons that a client started, and remove their folders, unless others use them.
+
+    Another entry for the session, in any ledger, leaves both to the campaign that releases the last one.
 
     runtime: the folder of their sockets. folders: folders that did not exist before, removed unless they contain files
     that a daemon would not create again. parents: folders that did not exist before, removed if they are empty.
     Raises EngineError if a daemon does not end.
     """
+    if len(_list_held(runtime)) > 1:
+        return
     for socket, name in DAEMONS.items():
         pid = _find_daemon(Path(runtime), name)
         if pid is not None and not _end_unused(pid, Path(runtime, socket)):

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 import psutil
 
 from harness import cgroup
-from harness.ledger import held
+from harness.ledger import held, shared
 from harness.process import end_all, told
 
 MACHINE = r"(?P<machine>(?P<driver>qemu(?:-embed-[0-9a-f]+)?)-(?P<identity>\d+)-.+)"
@@ -86,6 +86,7 @@ def to_come() -> list[str]:
     return [str(path) for path in found if str(path) in shared or not path.exists()]
 
 
+@shared
 def remove(campaign: str, paths: list[str]) -> None:
     """Removes what the embedded driver made outside its root, unless another campaign or a daemon uses it by now."""
     if any(other != campaign and what["paths"] for other, what in held(remove)):
