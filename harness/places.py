@@ -96,7 +96,10 @@ def _default(of_root: Path, xdg: str, below_home: str) -> Path:
         return of_root / "weighbridge"
     base = Path(os.environ.get(xdg, ""))
     if not base.is_absolute():  # the XDG specification: a relative path is to be ignored
-        base = Path.home() / below_home
+        try:
+            base = Path.home() / below_home
+        except RuntimeError as error:
+            raise BadInput(f"uid {os.geteuid()} has no home: name a folder by HOME or {xdg}") from error
     return base / "weighbridge"
 
 

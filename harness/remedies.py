@@ -101,11 +101,6 @@ def mend_kvm(verdict: Path) -> str:
     return f"run `{upgrade}`, or name another kernel by --kernel; then {again}"
 
 
-def restart_libvirt() -> str:
-    """Return how to have a libvirt daemon find KVM that became available after the daemon started."""
-    return f"run `{prefix_sudo('systemctl restart libvirtd')}`: libvirt looks for KVM when it starts"
-
-
 def allow_user_namespaces() -> str:
     """Return how to get user namespaces: by the sysctl that forbids them to ordinary users, else as root.
 

@@ -163,6 +163,7 @@ class System(LibvirtEngine):
     """Stand-in for the system's libvirtd: a process for each domain, which connects the doorbell and does no more."""
 
     processes: ClassVar[dict[str, subprocess.Popen[str]]] = {}
+    descriptions: ClassVar[dict[str, str]] = {}
 
     def create(self, description: str) -> Any:
         domain = ET.fromstring(description)
@@ -170,14 +171,13 @@ class System(LibvirtEngine):
         argv = [sys.executable, "-c", QEMU, bell]
         popen = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert popen.stdout is not None and popen.stdout.readline() == "connected\n"
-        self.processes[domain.findtext("name", "")] = popen
-        (Path(bell).parent / "description").write_text(description)
+        name = domain.findtext("name", "")
+        self.processes[name], self.descriptions[name] = popen, description
         return SimpleNamespace(ID=lambda: 1)
 
     def save(self, name: str, memory: Path) -> str:
-        [bell] = [word for word in self.processes[name].args if str(word).endswith("/bell")]  # type: ignore[union-attr]
         memory.touch()
-        return (Path(bell).parent / "description").read_text()
+        return self.descriptions[name]
 
     def restore(self, memory: Path, description: str, name: str) -> Any:
         return self.create(description)
@@ -213,7 +213,7 @@ def test_uuid_of_a_saved_machine_stays_reserved_as_long_as_its_image(
             (tmp_path / "launch").mkdir()
             with Doorbell(tmp_path / "launch") as bell, target.launch(saved, bell, bell.mark) as instance:
                 assert isinstance(instance, LibvirtMachine)
-                restored = ET.fromstring((instance.folder / "description").read_text())
+                restored = ET.fromstring(System.descriptions[instance.name])
                 assert (restored.findtext("uuid"), restored.findtext("name")) == (uuid, instance.name)
     with libvirt_apparmor.reserve_uuid() as another:
         assert another == uuid

@@ -254,6 +254,15 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tight_umask: No
     assert places.state() == tmp_path / "xdg/weighbridge"
 
 
+def test_user_without_a_home_is_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WEIGHBRIDGE_STATE", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # no user of this number is in the user database
+    with pytest.raises(BadInput, match="uid 4000000 has no home: name a folder by HOME or XDG_STATE_HOME"):
+        places.state()
+
+
 def test_a_failing_command_says_its_last_words() -> None:
     with pytest.raises(CommandFailed) as failed:
         command.run(["sh", "-c", "echo one >&2; echo two >&2; exit 3"])

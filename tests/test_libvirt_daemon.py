@@ -259,3 +259,43 @@ def test_session_that_another_client_uses_is_left_running(session: Session, monk
         assert advance(other, "call").startswith("called")
         other.communicate(timeout=TIMEOUT)
     assert not session.runtime.exists()
+
+
+UNUSABLE = """
+from harness.engines import libvirt
+from harness.errors import Unavailable
+from harness.ledger import Ledger
+from harness.model import Plan
+
+with Ledger() as ledger:
+    try:
+        with libvirt.find(Plan(engines="user", libvirt_uri="qemu:///session"), ledger):
+            print("open")
+    except Unavailable as error:
+        print(error.hint)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("uid", "closed", "remedy"),
+    [
+        (UID, "config", "run `export XDG_CONFIG_HOME=$(mktemp -d)`"),
+        (UID, "cache", "run `export XDG_CACHE_HOME=$(mktemp -d)`"),
+        (UID, "run", "run `export XDG_RUNTIME_DIR=$(mktemp -d)`"),
+        (54321, None, "run `sudo useradd --uid 54321 weighbridge`"),
+    ],
+)
+def test_session_that_cannot_be_used_has_the_remedy_of_its_cause(
+    session: Session, uid: int, closed: str | None, remedy: str
+) -> None:
+    (session.folder / "config/libvirt/libvirtd.conf").unlink()
+    (session.folder / "config/libvirt").rmdir()
+    for path in session.folder.iterdir():
+        os.chown(path, uid, uid)
+    if closed:
+        os.chown(session.folder / closed, 0, 0)
+    argv = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", sys.executable, "-c", UNUSABLE]
+    hint = subprocess.check_output(argv, env=session.environment, text=True, timeout=TIMEOUT)
+    assert hint.startswith(remedy)
+    assert hint.endswith(", or leave out --libvirt-uri and --engines user to use the embedded driver\n")

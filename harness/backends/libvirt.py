@@ -27,6 +27,7 @@ from harness.process import END_FACTOR, END_TIMEOUT
 from harness.vm import firmware, machine
 from harness.vm.acceleration import Ask
 from harness.vm.backend import OVERLAY, DiskImage, Saved, VirtualMachine, VmBackend, ring
+from harness.vm.kvm import Verdict
 from harness.vm.machine import Accelerator, Machine
 
 
@@ -79,8 +80,9 @@ class Libvirt(VmBackend):
         self.engine: LibvirtEngine = self._stack.enter_context(engine.find(self.plan, self.ledger))
         self.firmware = firmware.copy_rom(self.profile) if self.engine.confines() else None
         kind = machine.machine_type(self.profile)
+        refusal = self.engine.kvm_refusal(self.plan.emulator, platform.machine(), kind)
         self.accelerator, reason = self.choose_accelerator(
-            self.engine.kvm_refusal(self.plan.emulator, platform.machine(), kind)
+            lambda: Verdict(False, refusal, self.engine.find_kvm_remedy(self.emulator)) if refusal else None
         )
         profile = {
             "libvirt": self.engine.libvirt_version,

@@ -10,7 +10,7 @@ import os
 import pwd
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +21,17 @@ from harness.backends import Unseen
 from harness.command import CommandFailed, run
 from harness.command import find as program
 from harness.decode import Undecodable, decode_json
-from harness.engines import SOCKET_PATH_LIMIT, libvirt_apparmor, libvirt_session, libvirt_traces, serving
+from harness.engines import (
+    SOCKET_PATH_LIMIT,
+    libvirt_apparmor,
+    libvirt_remedies,
+    libvirt_session,
+    libvirt_traces,
+    serving,
+)
 from harness.engines import libvirt_connection as connections
 from harness.errors import EngineError, Unavailable
-from harness.ledger import Ledger, exclusive, remove_folder
+from harness.ledger import Ledger, remove_folder
 from harness.model import Plan
 
 URIS = ("qemu:///system", "qemu:///session")
@@ -79,6 +86,11 @@ class LibvirtEngine:
         except sdk.libvirtError as error:
             return f"libvirt does not offer it: {error.get_error_message()}"
         return None
+
+    def find_kvm_remedy(self, emulator: str) -> str:
+        """Return how libvirt comes to offer KVM, by its driver and the daemon that runs."""
+        daemons = self.daemons()
+        return libvirt_remedies.mend_missing_kvm(self.uri, emulator, [] if isinstance(daemons, Unseen) else daemons)
 
     def give(self, *paths: Path) -> None:
         """Let the user that QEMU runs as write these files: as root by handing them over, else by their modes."""
@@ -159,7 +171,7 @@ class LibvirtEngine:
         """The daemon's pid; none is needed under the embedded driver."""
         if self.whose == "private":
             return []
-        session = libvirt_session.find_runtime_folder()
+        session = libvirt_traces.find_runtime_folder()
         local = [str(session / Path(path).name) for path in SOCKETS] if self.uri.endswith("/session") else SOCKETS
         path = next((path for path in local if Path(path).is_socket()), None)
         return serving(path, DAEMONS) if path else Unseen("the daemon's socket is not where libvirt puts it")
@@ -170,7 +182,7 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
     """The embedded driver, or where the plan says so a daemon of the user's. Raises Unavailable."""
     if plan.engines == "user" or plan.libvirt_uri is not None:
         uri = plan.libvirt_uri or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
-        with libvirt_session.hold_session(ledger, uri), connections.open_connection(uri) as connection:
+        with libvirt_session.hold_session(ledger, uri), connections.open_user_connection(plan, uri) as connection:
             label = _label(connection) if uri.endswith("/system") else None
             yield LibvirtEngine(uri, "user", label)
         return
@@ -180,7 +192,7 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
             f"the path {root} is too long for QEMU's sockets", "name a shorter folder by WEIGHBRIDGE_STATE"
         )
     with (
-        _traces(ledger),
+        libvirt_traces.hold_traces(ledger),
         ledger.holding(remove_folder, path=str(root)),
         ledger.holding(libvirt_traces.end_emulators, root=str(root)),
     ):
@@ -191,16 +203,6 @@ def find(plan: Plan, ledger: Ledger) -> Iterator[LibvirtEngine]:
             _embedded[:] = [root]
             label = _label(connection) if os.geteuid() == 0 else None
             yield LibvirtEngine(uri, "private", label, partition)
-
-
-@contextmanager
-def _traces(ledger: Ledger) -> Iterator[None]:
-    """Hold the files that the embedded driver creates outside of its root."""
-    with ExitStack() as stack:
-        with exclusive():
-            held = ledger.holding(libvirt_traces.remove, campaign=ledger.campaign, paths=libvirt_traces.to_come())
-            stack.enter_context(held)
-        yield
 
 
 def _runs_as() -> str:

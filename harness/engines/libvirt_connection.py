@@ -11,14 +11,15 @@ Source: libvirt, src/rpc/virkeepalive.c; libvirt-host.html (virConnectSetKeepAli
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 from harness import remedies
+from harness.engines import libvirt_remedies
 from harness.errors import Unavailable
+from harness.model import Plan
 
 LOG_VARIABLE = "LIBVIRT_LOG_OUTPUTS"
 
@@ -69,6 +70,21 @@ def open_connection(uri: str) -> Iterator[Any]:
             _connections.pop(uri).close()
 
 
+@contextmanager
+def open_user_connection(plan: Plan, uri: str) -> Iterator[Any]:
+    """Yield the connection to a daemon that the plan asks for. Raises Unavailable with the options to leave out."""
+    load_sdk()  # its absence is not changed by leaving out an option
+    options = {"--libvirt-uri": plan.libvirt_uri is not None, "--engines user": plan.engines == "user"}
+    named = " and ".join(option for option, given in options.items() if given)
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(open_connection(uri))
+        except Unavailable as error:
+            hint = f"{error.hint}, or leave out {named} to use the embedded driver"
+            raise Unavailable(error.reason, hint, error.detail) from error
+        yield connection
+
+
 def get_connection(uri: str) -> Any:
     """Return the connection of an `open_connection` block unchecked. It may be dead; a call then raises libvirtError.
 
@@ -96,12 +112,7 @@ def _open(libvirt: Any, uri: str) -> Any:
     try:
         return libvirt.open(uri)
     except libvirt.libvirtError as error:
-        hint = "start the daemon, or leave out --engines user to use the embedded driver"
-        if not is_embedded(uri) and re.search("Permission denied|authentication|access denied", str(error)):
-            hint = remedies.join_group("libvirt")
-        if is_embedded(uri):
-            hint = remedies.install("libvirt-daemon-system", "qemu-system-x86")
-        raise Unavailable(f"libvirt at {uri.partition('?')[0]}: {error.get_error_message()}", hint) from error
+        raise libvirt_remedies.explain_refusal(uri, error) from error
 
 
 def _is_usable(libvirt: Any, connection: Any) -> bool:

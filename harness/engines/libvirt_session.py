@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import pace
 from harness.engines import program
-from harness.engines.libvirt_traces import cache_folder
+from harness.engines.libvirt_traces import BASE_FOLDERS, find_base_folder, find_runtime_folder
 from harness.ledger import Ledger, exclusive, held, shared
 from harness.process import told, wait_for_end
 
@@ -31,11 +31,6 @@ CLOSING_TIMEOUT, CLOSING_FACTOR = 2.0, 50
 """Floor in seconds and factor of pace.deadline, for a daemon to notice that a client has closed its connection."""
 DISPOSABLE = ("autostarted", "system.token", "*.pid", "capabilities/*.xml")
 """Files that a daemon creates again when it needs them."""
-
-
-def find_runtime_folder() -> Path:
-    """Return the folder of the sockets of this user's session daemons."""
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or cache_folder(), "libvirt")
 
 
 @contextmanager
@@ -64,9 +59,7 @@ def _list_held(runtime: str) -> list[dict[str, Any]]:
 
 def _list_created(runtime: Path, sharing: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the folders that the session's daemons will create, and those created for the entries in `sharing`."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    bases = (cache_folder(), config, data)
+    bases = tuple(map(find_base_folder, BASE_FOLDERS))
     candidates = {"folders": (runtime, *(base / "libvirt" for base in bases)), "parents": bases}
     return {
         kind: [str(path) for path in paths if not path.exists() or any(str(path) in entry[kind] for entry in sharing)]

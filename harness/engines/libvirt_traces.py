@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import psutil
 
 from harness import cgroup
-from harness.ledger import held, shared
+from harness.ledger import Ledger, exclusive, held, shared
 from harness.process import end_all, told
 
 MACHINE = r"(?P<machine>(?P<driver>qemu(?:-embed-[0-9a-f]+)?)-(?P<identity>\d+)-.+)"
 GROUP = re.compile(rf"(?:machine-)?{MACHINE}\.(?:scope|libvirt-qemu)")
 """Name of a machine's control group: a scope of systemd-machined, or a group that libvirt created itself."""
+BASE_FOLDERS = {"XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config", "XDG_DATA_HOME": ".local/share"}
+"""{variable: the folder below the home where it is not set}."""
 LONGEST_MACHINE = 64
 SHORT_NAME = 20
 """Characters of a domain's name that libvirt takes into the names of its folders."""
@@ -53,9 +56,8 @@ def _folders(uri: str) -> list[Path]:
     if uri.endswith("/system"):
         return [Path("/var/lib/libvirt/qemu"), Path("/var/log/libvirt/qemu"), Path("/run/libvirt/qemu")]
     if uri.endswith("/session"):
-        config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or cache_folder())
-        return [config / "libvirt/qemu/lib", cache_folder() / "libvirt/qemu/log", runtime / "libvirt/qemu/run"]
+        config, cache = find_base_folder("XDG_CONFIG_HOME"), find_base_folder("XDG_CACHE_HOME")
+        return [config / "libvirt/qemu/lib", cache / "libvirt/qemu/log", find_runtime_folder() / "qemu/run"]
     [root] = parse_qs(urlparse(uri).query)["root"]
     return [Path(root, kind, "qemu") for kind in ("lib", "log", "run")]
 
@@ -67,9 +69,31 @@ def remove_log(uri: str, name: str) -> None:
         (logs / f"{name}.log").unlink(missing_ok=True)
 
 
-def cache_folder() -> Path:
-    """Return the base folder of this user's caches (XDG base directory specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def find_base_folder(variable: str) -> Path:
+    """Return the user's base folder for which the XDG base directory specification has this variable."""
+    return Path(os.environ.get(variable) or find_home() / BASE_FOLDERS[variable])
+
+
+def find_home() -> Path:
+    """Return the user's home; the root folder, as GLib does, for a uid without a name and without $HOME."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
+def find_runtime_folder() -> Path:
+    """Return where libvirt has the sockets of this user's session."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or find_base_folder("XDG_CACHE_HOME"), "libvirt")
+
+
+@contextmanager
+def hold_traces(ledger: Ledger) -> Iterator[None]:
+    """Hold the files that the embedded driver creates outside its root."""
+    with ExitStack() as stack:
+        with exclusive():
+            stack.enter_context(ledger.holding(remove, campaign=ledger.campaign, paths=to_come()))
+        yield
 
 
 def to_come() -> list[str]:
@@ -77,10 +101,7 @@ def to_come() -> list[str]:
 
     What is there because a campaign beside this one made it is both's, and the last one's to remove.
     """
-    if os.geteuid() == 0:
-        runtime = Path("/run/libvirt")
-    else:
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or cache_folder(), "libvirt")
+    runtime = Path("/run/libvirt") if os.geteuid() == 0 else find_runtime_folder()
     shared = {path for _, what in held(remove) for path in what["paths"]}
     found = [runtime / "hostdevmgr", runtime / "common/system.token", runtime / "common", runtime]
     return [str(path) for path in found if str(path) in shared or not path.exists()]

@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from harness import bundle as bundles
-from harness import pace, remedies, workloads
+from harness import pace, workloads
 from harness.backends import Backend, Image, Instance, Options, Part, Unseen
 from harness.bundle import Bundle
 from harness.command import find, run, version_of
@@ -170,13 +170,12 @@ class VmBackend(Backend):
             told["boot"] = "restored from the memory saved when it was ready"
         return told
 
-    def choose_accelerator(self, refusal: str | None = None) -> tuple[Accelerator, str]:
+    def choose_accelerator(self, ask: Callable[[], Verdict | None] = lambda: None) -> tuple[Accelerator, str]:
         """KVM only after it ran this very guest kernel to its doorbell; else software emulation, and the reason.
 
-        refusal: why libvirt does not use KVM.
+        ask: returns why the engine does not use KVM, called where /dev/kvm opens.
         """
-        refused = refusal and Verdict(False, refusal, remedies.restart_libvirt())
-        found = kvm.decide(self.options.get("accel"), lambda: refused or self._kvm())
+        found = kvm.decide(self.options.get("accel"), lambda: ask() or self._kvm())
         self.remedy = found.hint
         return "kvm" if found.works else "tcg", found.reason
 
