@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness import delegation, host, pace, signals, steps
-from harness.errors import BadInput, EngineError
+from harness.errors import as_unavailable
 from harness.ledger import Ledger
-from harness.measure import Cell, measure, ready_timeout
+from harness.measure import Cell, find_daemons, measure, ready_timeout
 from harness.meters import memory
 from harness.model import (
     SCHEMA,
@@ -30,7 +30,7 @@ from harness.model import (
     UnavailableRecord,
 )
 from harness.plan import sides
-from harness.preparation import Preparation
+from harness.preparation import Preparation, collect_release_errors
 from harness.schedule import MOST, schedule
 from harness.signals import Interrupted
 from harness.store import Writer
@@ -70,7 +70,8 @@ class Outcome:
     """The result of a campaign. stopped: the reason for an early end. interrupted: the exit code after a signal.
 
     precise: how the requested precision was reached. measured: the number of runs outside the warm-up round. failure:
-    the error of the last failed run. seconds: from the first launch to the end of the last one.
+    the error of the last failed run. seconds: from the first launch to the end of the last one. unreleased: errors of
+    the release of engines and images, which the ledger tries again.
     """
 
     campaign: str
@@ -83,6 +84,7 @@ class Outcome:
     stopped: str | None = None
     interrupted: int | None = None
     precise: str | None = None
+    unreleased: list[str] = field(default_factory=list)
     unavailable: list[UnavailableRecord] = field(default_factory=list)
     targets: list[TargetRecord] = field(default_factory=list)
 
@@ -122,23 +124,27 @@ class Campaign:
             self.outcome = Outcome(self.ledger.campaign)
             self.writer.append(self._header())
             try:
-                with ExitStack() as prepared:
+                with collect_release_errors(self.outcome.unreleased) as prepared:
                     prepared.enter_context(delegation.enter_delegated_group(self.ledger))
                     self._measure_all(self._prepared(prepared))
             except Interrupted as interruption:
                 self.outcome.stopped = str(interruption)
                 self.outcome.interrupted = 128 + interruption.number
-            except BadInput as error:
-                self.writer.append(Footer(False, str(error), 0, 0))
+            except Exception as error:
+                self.outcome.stopped = as_unavailable(error).reason
+                self._write_footer()
                 raise
-            except EngineError as error:  # a release: the ledger tries again, and tells what is left behind
-                self.outcome.stopped = f"while releasing: {error}"
-            self.writer.append(
-                Footer(self.outcome.stopped is None, self.outcome.stopped, self.outcome.runs, self.outcome.failed)
-            )
+            self._write_footer()
             if not self.outcome.cells:
                 signals.check()
         return self.outcome
+
+    def _write_footer(self) -> None:
+        """Write the last record, with everything that cut the campaign short."""
+        outcome = self.outcome
+        failures = [f"while releasing: {reason}" for reason in outcome.unreleased]
+        outcome.stopped = "; ".join(filter(None, (outcome.stopped, *failures))) or None
+        self.writer.append(Footer(outcome.stopped is None, outcome.stopped, outcome.runs, outcome.failed))
 
     def _measure_all(self, cells: Sequence[Cell]) -> None:
         self.outcome.cells = len(cells)
@@ -236,7 +242,7 @@ class Campaign:
         self.observe(self._preparing)
 
     def _record_host(self, at: Literal["before", "between", "after"], cells: Sequence[Cell]) -> None:
-        daemons = {cell.carrier: cell.backend.daemons() for cell in cells}
+        daemons = {cell.carrier: find_daemons(cell.backend) for cell in cells}
         weighed = memory.daemons({target: pids for target, pids in daemons.items() if pids != []})
         self.writer.append(HostRecord(at, host.sample() + weighed))
 

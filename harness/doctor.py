@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from harness import backends, bundle, delegation, limiting, signals, steps, workloads
@@ -16,14 +16,16 @@ from harness.backends import Backend, Image
 from harness.bundle import Bundle
 from harness.errors import BadInput, Unavailable, as_unavailable
 from harness.ledger import Ledger
-from harness.measure import Cell, measure, ready_timeout
+from harness.measure import Cell, find_daemons, measure, ready_timeout
 from harness.meters import disk, memory
 from harness.model import Applied, Plan, Run, Sample, TargetRecord, headline
-from harness.preparation import explain_missing_bundle, start_engine, try_twice
+from harness.preparation import collect_release_errors, explain_missing_bundle, start_engine, try_twice
 from harness.wording import quantity
 
 WORKLOAD = "hello"
 """The workload that is launched once in each target."""
+CLEAN = "run `weighbridge clean`"
+"""The remedy if something could not be released."""
 NO_RIGHT = re.compile("not permitted|permission denied", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -124,9 +126,15 @@ class _Examination:
         self.checks: list[Check] = []
 
     def run(self, built: Bundle | Unavailable) -> Finding:
+        unreleased: list[str] = []
+        with collect_release_errors(unreleased) as stack:
+            finding = self._find(built, stack)
+        checks = (Check("release", False, reason, CLEAN) for reason in unreleased)
+        return replace(finding, checks=(*finding.checks, *checks))
+
+    def _find(self, built: Bundle | Unavailable, stack: ExitStack) -> Finding:
         try:
-            with ExitStack() as stack:
-                record = self._run(built, stack)
+            record = self._run(built, stack)
         except _Failed as failed:
             absent, checks = failed.absent, (*self.checks, failed.check)
             detail = absent.detail or None
@@ -178,7 +186,7 @@ class _Examination:
             raise _Failed(Check("launch", False, reason, hint), Unavailable(reason, hint, run.error.log))
         self.checks.append(Check("launch", True, _describe_ready(run)))
         self.checks += [_check_limit(name, applied) for name, applied in run.limits.items()]
-        daemons = engine.daemons()
+        daemons = find_daemons(engine)
         samples = [*run.samples, *disk.weigh("disk.shared", image.parts)]
         samples += memory.daemons({self.target: daemons} if daemons != [] else {})
         self.checks += list(_check_readings(samples))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from harness import cgroup, meters, pace, signals
 from harness.backends import Backend, Image, Instance, Unseen
 from harness.cold import check_dropped, drop_cached
 from harness.doorbell import Doorbell, timed_window
-from harness.errors import ExitedBeforeReady, RunError, WrongBundle
+from harness.errors import ExitedBeforeReady, RunError, WrongBundle, as_unavailable
 from harness.ledger import Ledger
 from harness.meters import cpu, disk, memory
 from harness.model import Accelerated, Applied, Cold, Failure, Phase, Run, Sample, Side, headline
@@ -164,6 +164,15 @@ def _telling(instance: Instance) -> Iterator[None]:
     except RunError as error:
         error.log = error.log or instance.log()
         raise
+
+
+def find_daemons(backend: Backend) -> Sequence[int] | Unseen:
+    """Return the pids of the daemons that serve all instances of a backend, or why they cannot be found."""
+    try:
+        return backend.daemons()
+    except Exception as error:  # such as the refused connection of a daemon that has ended
+        signals.check()
+        return Unseen(as_unavailable(error).reason)
 
 
 def _daemons(backend: Backend) -> cpu.Reading:

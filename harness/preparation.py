@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ from harness import backends, bundle, signals, steps, workloads
 from harness.backends import Backend
 from harness.bundle import Bundle
 from harness.cold import check_right
+from harness.engine_errors import is_transient
 from harness.errors import BadInput, TransientFailure, Unavailable, as_unavailable
 from harness.ledger import Ledger
 from harness.measure import Cell, sided
@@ -28,19 +29,41 @@ T = TypeVar("T")
 def try_twice(attempt: Callable[[], T]) -> tuple[T, str | None]:
     """Return the attempt's result, and the reason of its first failure if the second try succeeded.
 
-    Only a TransientFailure is followed by a second try. A launch never is: a failed run stays in the record.
+    Only an error that is_transient is followed by a second try. A launch never is: a failed run stays in the record.
     """
     try:
         return attempt(), None
-    except TransientFailure as error:
+    except Exception as error:
+        if not is_transient(error):
+            raise
         signals.check()
-        first = error
+        first = as_unavailable(error)
     with steps.report_step(f"a second try; the first failed: {first.reason}"):
         try:
             return attempt(), first.reason
-        except TransientFailure as error:
-            again = error.reason if error.reason == first.reason else f"{error.reason}; at first: {first.reason}"
-            raise TransientFailure(f"{again} (tried twice)", error.hint, error.detail) from error
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            second = as_unavailable(error)
+            again = second.reason if second.reason == first.reason else f"{second.reason}; at first: {first.reason}"
+            raise TransientFailure(f"{again} (tried twice)", second.hint, second.detail) from error
+
+
+@contextmanager
+def collect_release_errors(errors: list[str]) -> Iterator[ExitStack]:
+    """Yield a stack for prepared engines and images. Append the error of their release to `errors`; do not raise it.
+
+    The ledger then tries again to release them, and reports what is left behind. An error of the block is raised.
+    """
+    stack = ExitStack()
+    try:
+        yield stack
+    finally:
+        try:
+            stack.close()
+        except Exception as error:  # an SDK may raise anything
+            errors.append(as_unavailable(error).reason)
+            signals.check()
 
 
 def start_engine(target: str, ledger: Ledger, plan: Plan, stack: ExitStack) -> tuple[Backend, TargetRecord]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.options import NOTHING_RAN, SOME_FAILED, in_language
-from harness.cli.telling import say, show_table, write_report
-from harness.errors import BadInput
+from harness.cli.telling import say, show_table, tell_left_behind, write_report
+from harness.errors import BadInput, LeftBehind
 
 if TYPE_CHECKING:
     from harness.doctor import Finding
@@ -66,14 +66,21 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from harness.host import describe
 
     lab, findings, shown = describe().lab, [], set[str]()
-    with closing(examine(plan.make(None, flags), _show_progress)) as examined:
-        for finding in examined:
-            _clear_progress()
-            findings.append(finding)
-            if not as_json:
-                _print_finding(finding, lab, shown)
+    left_behind = False
+    try:
+        with closing(examine(plan.make(None, flags), _show_progress)) as examined:
+            for finding in examined:
+                _clear_progress()
+                findings.append(finding)
+                if not as_json:
+                    _print_finding(finding, lab, shown)
+    except LeftBehind as error:
+        left_behind = True
+        tell_left_behind(error)
     if as_json:
         print(msgspec.json.encode(findings).decode())
+    if left_behind:
+        return SOME_FAILED
     return 0 if any(finding.record for finding in findings) else NOTHING_RAN
 
 
@@ -136,6 +143,8 @@ def facts(target: str, as_json: bool, **flags: Any) -> int:
     if len(asked.targets) > 1 or len(asked.workloads) > 1:
         raise BadInput("give one target and one workload")
     inside = ask(asked)
+    for reason in inside.unreleased:
+        say(f"{target}: while releasing: {reason}")
     if inside.run.error is not None:
         say(f"{target}: failed while {inside.run.error.phase}: {inside.run.error.message}")
         print(plain(inside.run.error.log).rstrip(), file=sys.stderr)
@@ -145,7 +154,7 @@ def facts(target: str, as_json: bool, **flags: Any) -> int:
         print(msgspec.json.encode(told).decode())
     else:
         terminal.show_isolation(label(inside.record, describe().lab), inside.isolation, inside.run.limits, Console())
-    return 0
+    return SOME_FAILED if inside.unreleased else 0
 
 
 @click.command()

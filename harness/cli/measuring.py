@@ -113,7 +113,7 @@ def _code(outcome: Outcome, left_behind: bool) -> int:
         return outcome.interrupted
     if not outcome.measured:
         return NOTHING_RAN
-    return SOME_FAILED if outcome.failed or left_behind else 0
+    return SOME_FAILED if outcome.failed or outcome.unreleased or left_behind else 0
 
 
 def _second(output: Path | None) -> Path | None:
