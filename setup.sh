@@ -170,6 +170,10 @@ sync_venv() {
     # shellcheck disable=SC2086 # words or none
     UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never \
         "$uv" sync --frozen --inexact --python "$python" $extra $groups
+    # Every start imports click. Where PYTHONDONTWRITEBYTECODE is set, Python would compile it each time.
+    for folder in .venv/lib/python3*/site-packages/click; do
+        if [ -d "$folder" ]; then .venv/bin/python -m compileall -q "$folder"; fi
+    done
     state "$groups" >.venv/.synced
 }
 

@@ -117,6 +117,13 @@ def test_a_second_run_finds_nothing_to_do(checkout: Checkout) -> None:
     assert checkout.setup() == ([], "")
 
 
+def test_setup_compiles_the_command_line_library_for_users_whose_python_writes_no_bytecode(checkout: Checkout) -> None:
+    library = checkout.folder / ".venv/lib/python3.11/site-packages/click"
+    checkout.stub("uv", f"{STUBS['uv']}\nmkdir -p {library}; touch {library}/core.py")
+    checkout.setup()
+    assert list(library.glob("__pycache__/core.*.pyc"))
+
+
 def test_no_dev_leaves_out_the_tests_packages_until_they_are_asked_for(checkout: Checkout) -> None:
     (_, without), _ = checkout.setup("--no-dev")
     assert without.endswith(" --no-dev")
