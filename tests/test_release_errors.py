@@ -76,10 +76,14 @@ Call = Callable[..., int]
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Fake]:
-    """The engine of every target; a launch succeeds, and measures start-up only."""
-    monkeypatch.setenv("WEIGHBRIDGE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("WEIGHBRIDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+    return install(monkeypatch, tmp_path)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> type[Fake]:
+    """Make Fake the engine of every target; a launch succeeds, and measures start-up only."""
+    monkeypatch.setenv("WEIGHBRIDGE_STATE", str(folder / "state"))
+    monkeypatch.setenv("WEIGHBRIDGE_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
 
     class Mine(Fake):
         pass

@@ -6,15 +6,18 @@ Each command imports what it needs when it is called, so `--help` and errors abo
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import click
 
+from harness.cli import streams
 from harness.cli.comparing import baseline_group, compare
 from harness.cli.looking import clean, doctor, facts, report, site
 from harness.cli.measuring import ab, run
-from harness.cli.options import BAD_INPUT, NOTHING_RAN, SOME_FAILED
+from harness.cli.options import BAD_INPUT, INTERNAL_ERROR, NOTHING_RAN, SOME_FAILED
 from harness.cli.telling import say, say_detail, tell_left_behind
+from harness.engine_errors import is_engine_error
 from harness.errors import BadInput, Incomparable, LeftBehind, Unavailable, WeighbridgeError
 from harness.signals import Interrupted, check, interruptible
 
@@ -33,6 +36,26 @@ for command in (run, ab, report, site, compare, baseline_group, doctor, facts, c
     cli.add_command(command)
 
 
+def main(command: click.Command = cli) -> None:
+    """Run a command, report any error in one line, and exit with its code."""
+    with streams.guard():
+        code = _run(command)
+    sys.exit(code)
+
+
+def _run(command: click.Command) -> Any:
+    try:
+        try:
+            with interruptible():
+                return _invoke(command)
+        finally:  # not when Python exits, which would change the exit code after an error
+            sys.stdout.flush()
+    except streams.OutputClosed:
+        return streams.CLOSED
+    except (Exception, Interrupted) as error:
+        return _report(error)
+
+
 def _invoke(command: click.Command) -> Any:
     try:
         return command.main(standalone_mode=False)
@@ -41,37 +64,39 @@ def _invoke(command: click.Command) -> Any:
         raise
 
 
-def main(command: click.Command = cli) -> None:
-    """Runs a command and turns whatever goes wrong into one line and an exit code."""
-    try:
-        with interruptible():
-            code = _invoke(command)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        code = BAD_INPUT
-    except click.ClickException as error:
-        say(error.format_message())
-        code = BAD_INPUT
-    except Unavailable as error:
-        say(f"{error.reason}. Try: {error.hint}")
-        say_detail(error.detail)
-        code = NOTHING_RAN
-    except Incomparable as error:
-        say(str(error))
-        code = NOTHING_RAN
-    except BadInput as error:
-        say(str(error))
-        code = BAD_INPUT
-    except Interrupted as error:
-        say(str(error))
-        code = 128 + error.number
-    except LeftBehind as error:
-        tell_left_behind(error)
-        code = SOME_FAILED
-    except WeighbridgeError as error:
-        say(str(error))
-        code = SOME_FAILED
-    except OSError as error:  # a full disk, above all
-        say(f"{error.filename or 'the system'}: {error.strerror or error}")
-        code = BAD_INPUT
-    sys.exit(code)
+def _report(error: BaseException) -> int:
+    """Print an error to stderr, and return its exit code."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            print(error.format_message(), file=sys.stderr)
+            return BAD_INPUT
+        case click.ClickException():
+            say(error.format_message())
+            return BAD_INPUT
+        case Unavailable():
+            say(f"{error.reason}. Try: {error.hint}")
+            say_detail(error.detail)
+            return NOTHING_RAN
+        case Incomparable():
+            say(str(error))
+            return NOTHING_RAN
+        case BadInput():
+            say(str(error))
+            return BAD_INPUT
+        case Interrupted():
+            say(str(error))
+            return 128 + error.number
+        case LeftBehind():
+            tell_left_behind(error)
+            return SOME_FAILED
+        case WeighbridgeError():
+            say(str(error))
+            return SOME_FAILED
+        case _ if is_engine_error(error):
+            say(f"{type(error).__name__}: {error}")
+            return SOME_FAILED
+        case OSError():  # such as a full disk
+            say(f"{error.filename or 'the system'}: {error.strerror or error}")
+            return BAD_INPUT
+    traceback.print_exception(error)
+    return INTERNAL_ERROR

@@ -34,10 +34,12 @@ def run(plan_file: Path | None, output: Path | None, shown: str, report_to: Path
     campaign, code = _measure(chosen, output, shown)
     if not campaign.outcome.measured:
         return code
-    show_table([campaign.output])
-    if report_to is not None:
-        with show_elapsed("writing the report"):
-            write_report([campaign.output], report_to)
+    try:
+        show_table([campaign.output])
+    finally:  # even if the reader of the table is gone
+        if report_to is not None:
+            with show_elapsed("writing the report"):
+                write_report([campaign.output], report_to)
     return code
 
 

@@ -9,6 +9,8 @@ import click
 
 PROGRESS = ("auto", "bar", "rounds", "lines", "json", "none")
 REGRESSED, BAD_INPUT, NOTHING_RAN, SOME_FAILED = 1, 2, 3, 4
+INTERNAL_ERROR = 70
+"""An error of this program, shown with its traceback (EX_SOFTWARE of sysexits.h). Python itself would exit with 1."""
 
 
 def measuring(command: Callable[..., int]) -> Callable[..., int]:
