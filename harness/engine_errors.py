@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 
 from harness.errors import StartTimeout, TransientFailure
 
@@ -54,10 +55,12 @@ def _is_transient(error: BaseException) -> bool:
 
 def _is_transient_in_docker(error: BaseException) -> bool:
     """Whether the engine did not respond in time, closed the connection, or responded with a status code 5xx."""
-    requests, errors = sys.modules.get("requests"), sys.modules.get("docker.errors")
-    if requests is not None and isinstance(error, requests.Timeout | requests.ConnectionError):
-        return True
-    return errors is not None and isinstance(error, errors.APIError) and bool(error.is_server_error())
+    requests = sys.modules.get("requests")
+    if requests is None:
+        return False
+    if isinstance(error, requests.HTTPError):  # docker.errors.APIError is one
+        return error.response is not None and bool(error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR)
+    return isinstance(error, requests.Timeout | requests.ConnectionError)
 
 
 def _is_lost_libvirt_connection(error: BaseException) -> bool:

@@ -30,7 +30,7 @@ class Unavailable(WeighbridgeError):
 
 
 class TransientFailure(Unavailable):
-    """An engine failed to start, and a second try may succeed."""
+    """An engine failed to start, and a second try may succeed. See engine_errors.is_transient for errors of SDKs."""
 
 
 class RunError(WeighbridgeError):

@@ -19,6 +19,7 @@ from harness.bundle import Bundle
 from harness.errors import EngineError
 from harness.ledger import Ledger
 from harness.measure import Cell
+from harness.meters import isolation
 from harness.meters.isolation import Isolation
 from harness.model import Phase, Run, TargetRecord
 from harness.signals import Interrupted
@@ -171,8 +172,6 @@ def test_doctor_with_something_left_behind_shows_every_target_and_exits_4(
 
     with monkeypatch.context() as patched:
         patched.setattr(fake, "prepare", prepare)
-        patched.setattr(doctor, "measure", lambda *_: RUN)
-        patched.setattr(doctor.disk, "weigh", lambda *_: [])
         patched.setattr(doctor._Examination, "_launch", lambda *_: None)
         assert call("doctor", "--targets", "one,two", "--json") == 4
     out, err = capsys.readouterr()
@@ -188,7 +187,7 @@ def test_facts_after_an_error_of_a_release_are_shown_and_exit_4(
     fake: type[Fake], call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.of_image = ERRORS[0]
-    monkeypatch.setattr(facts.isolation, "read", lambda *_: cast(Isolation, {"kernel": "shared"}))
+    monkeypatch.setattr(isolation, "read", lambda *_: cast(Isolation, {"kernel": "shared"}))
     assert call("facts", "bad", "--json") == 4
     out, err = capsys.readouterr()
     assert msgspec.json.decode(out)["isolation"] == {"kernel": "shared"}
