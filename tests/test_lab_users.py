@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from harness.errors import RunError
 from harness.model import Accelerated, Applied, Footer, Run, TargetRecord, UnavailableRecord
-from lab.users import judge, session
+from lab.users import inventory, judge, session
 from lab.users.inside import STEPS
 from lab.users.steps import ACCELERATORS, JOINING, USERS, steps
 from tests.weighing import full
@@ -150,3 +151,21 @@ def test_every_user_clones_first_and_every_step_has_a_name_of_its_own() -> None:
 def test_a_mark_is_one_word_of_qemus_options() -> None:
     for name in ("debian12", "debian13"):
         assert "," not in session.mark(name)
+
+
+def test_a_folder_of_first_use_is_passed_over_and_its_content_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "weighbridge/ledgers"
+    folder.mkdir(parents=True)
+    top = str(tmp_path)
+    assert list(inventory._files([top])) == [f"file: {tmp_path}/weighbridge"]
+    (folder / "left.jsonl").touch()
+    assert f"file: {folder}/left.jsonl" in list(inventory._files([top]))
+
+
+def test_the_command_is_taken_from_set_up_alone(tmp_path: Path) -> None:
+    printed = "setup: run this: sudo usermod -aG docker,kvm alice\nTry: run `sudo usermod -aG docker alice`\n"
+    (tmp_path / "run.txt").write_text(printed)
+    (step,) = (step for step in steps() if step.name == JOINING)
+    command = step.command.replace("&& $command", "")
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["sudo usermod -aG docker,kvm alice"]

@@ -24,15 +24,21 @@ PASSING = re.compile(
     r"|/tmp/systemd-private-|/var/tmp/systemd-private-|/overlay2/l(/|$)"
     # libvirtd's cache of QEMU's capabilities, created at the first call.
     r"|/var/cache/libvirt/qemu/capabilities|/run/libvirt/.*(sock|pid)$"
-    r"|/run/docker/|/run/containerd/io\.containerd"
+    r"|/run/docker/|/run/containerd/io\.containerd|/tmp/uv-[\w-]+\.lock$"
 )
 """Paths that systemd, sshd, dockerd and libvirtd create for their own use."""
+FIRST_USE = re.compile(
+    r"/run/containerd/s$|/io\.containerd\.runtime\.v2\.task/moby$|/layerdb/(mounts|sha256|tmp)$|/weighbridge/ledgers$"
+)
+"""Folders that a daemon or the harness makes once and keeps. Their content is still listed."""
 OWN_UNITS = re.compile(
     r"^(session-|user@|user-\d+|user-runtime-dir@|run-user-|ssh|dev-|sys-|apt-|systemd-|dpkg-|logrotate|man-db"
-    r"|polkit|dbus|init\.scope|proc-sys|machine\.slice)"
+    r"|polkit|dbus|init\.scope|proc-sys|(machine|session)\.slice)"
 )
 """Units that come and go with logins, devices and timers; machine.slice is systemd-machined's, for all machines."""
-SYSTEMDS_GROUPS = re.compile(r"/(user-\d+\.slice|user@\d+\.service|machine\.slice)$|/app\.slice|/polkit|/dbus|/apt-")
+SYSTEMDS_GROUPS = re.compile(
+    r"/(user-\d+\.slice|user@\d+\.service|machine\.slice|session\.slice)$|/app\.slice|/polkit|/dbus|/apt-"
+)
 SYSCTLS = (
     *("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding"),
     *("net/bridge/bridge-nf-call-iptables", "kernel/apparmor_restrict_unprivileged_userns"),
@@ -113,7 +119,8 @@ def _files(folders: Sequence[str]) -> Iterator[str]:
         for folder, below, files in os.walk(top):
             below[:] = [name for name in below if not PASSING.search(f"{folder}/{name}")]
             for name in [*below, *files]:
-                if not PASSING.search(path := f"{folder}/{name}"):
+                path = f"{folder}/{name}"
+                if not PASSING.search(path) and not FIRST_USE.search(path):
                     yield f"file: {path}"
 
 

@@ -44,7 +44,7 @@ def _list_first(user: str, arguments: str) -> list[Step]:
 
 
 def _list_joining() -> list[Step]:
-    line = r"sed -n 's/.*\(sudo usermod -aG [a-z,]* [a-z]*\).*/\1/p' run.txt | tail -n 1"
+    line = r"sed -n 's/^setup: .*\(sudo usermod -aG [a-z,]* [a-z]*\).*/\1/p' run.txt | tail -n 1"
     again = 'cd weighbridge && make run ARGS="--workloads hello --rounds 1 -o ../again.jsonl"'
     return [
         Step(JOINING, "alice", f'command="$({line})" && echo "$command" && [ "$command" ] && $command', 60),
