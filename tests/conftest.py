@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from harness import cli
 from harness.errors import Unavailable
 
+Call = Callable[..., int]
 EngineOrSkip = Callable[[str], AbstractContextManager[None]]
 REQUIRED = frozenset(filter(None, os.environ.get("WEIGHBRIDGE_REQUIRE", "").split(",")))
 _ran: set[str] = set()
@@ -37,6 +41,21 @@ def engine_or_skip() -> EngineOrSkip:
     `docker/runtime=runsc` is another name than `docker`, and so no part of what is required.
     """
     return _engine_or_skip
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """`call("doctor", "--json")` runs the command in this process, in a new folder, and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["weighbridge", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert isinstance(end.value.code, int)
+        return end.value.code
+
+    return call
 
 
 @contextmanager

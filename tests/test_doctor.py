@@ -9,13 +9,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from harness import backends, bundle, cli, doctor
+from harness import backends, bundle, doctor
 from harness.backends import Backend, Image, Options
 from harness.bundle import Bundle
 from harness.doctor import Check, Finding
@@ -28,6 +28,9 @@ from harness.store import read
 from harness.vm import kvm
 from harness.wording import not_here
 from tests.ground import lasting
+
+if TYPE_CHECKING:
+    from tests.conftest import Call
 
 DETAIL = "$ mmdebstrap bookworm root\nE: refused\nexit status 25"
 NO_BUNDLE = Unavailable("mmdebstrap 1.5.7 could not unpack Debian's packages: refused", "`df -h /cache`", DETAIL)
@@ -159,23 +162,6 @@ def test_examine_yields_each_target_before_the_next_is_checked(fake: type[Fake])
 
 def no_bundle(workload: object) -> Bundle:
     raise NO_BUNDLE
-
-
-Call = Callable[..., int]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["weighbridge", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert isinstance(end.value.code, int)
-        return end.value.code
-
-    return call
 
 
 def test_doctor_prints_a_target_as_soon_as_it_is_known(

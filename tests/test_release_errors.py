@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import docker as sdk
 import msgspec
 import pytest
 import requests
 
-from harness import backends, bundle, campaign, cli, doctor, engine_errors, facts
+from harness import backends, bundle, campaign, doctor, engine_errors, facts
 from harness.backends import Backend, Image, Options
 from harness.bundle import Bundle
 from harness.errors import EngineError
@@ -24,6 +23,9 @@ from harness.meters.isolation import Isolation
 from harness.model import Phase, Run, TargetRecord
 from harness.signals import Interrupted
 from harness.store import read
+
+if TYPE_CHECKING:
+    from tests.conftest import Call
 
 BUILT = Bundle("hello", "0" * 64, 2**21, {}, Path("/nonexistent"))
 RUN = Run(
@@ -72,9 +74,6 @@ class Fake(Backend):
     launch = cast(Any, None)
 
 
-Call = Callable[..., int]
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Fake]:
     return install(monkeypatch, tmp_path)
@@ -97,18 +96,6 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> type[Fake]:
         monkeypatch.setattr(module, "measure", measure)
     monkeypatch.setattr(bundle, "build", lambda workload: BUILT)
     return Mine
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Call:
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["weighbridge", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert isinstance(end.value.code, int)
-        return end.value.code
-
-    return call
 
 
 @pytest.mark.parametrize("where", ["of_image", "of_engine"])
