@@ -7,11 +7,12 @@ L1 sleeps for ever. docs/LAB.md tells why.
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import IO, Protocol
@@ -21,7 +22,7 @@ from harness.command import find, run
 from harness.errors import EngineError, RunError, StartTimeout
 from harness.host import LAB
 from harness.ledger import Ledger
-from harness.process import END_FACTOR, END_TIMEOUT, tail
+from harness.process import END_FACTOR, END_TIMEOUT, Child, tail
 from harness.vm import qemu
 from harness.wording import plain
 
@@ -33,16 +34,41 @@ COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off apparmor=0"
 """apparmor=0: Debian's Docker asks for a profile where there is AppArmor, and would have to compile one."""
 
 
+@dataclass(eq=False)
+class Machine:
+    """A machine that was started. out: the disk that it writes. hear: is told each line of its console."""
+
+    console: socket.socket
+    out: IO[bytes]
+    child: Child
+    hear: Callable[[str], None]
+    rest: bytes = b""
+    """What its console wrote after its last whole line."""
+
+    def read(self) -> bool:
+        """Hear what the console wrote. Return False if QEMU has closed it."""
+        try:
+            written = self.console.recv(65536)
+        except ConnectionResetError:
+            written = b""
+        *lines, self.rest = (self.rest + written).split(b"\n")
+        for line in lines:
+            self.hear(plain(line.decode(errors="replace")).rstrip())
+        return bool(written)
+
+    @property
+    def has_written(self) -> bool:
+        """Whether there is a tar on the disk `out`."""
+        return bool(os.pread(self.out.fileno(), 1, 0).strip(b"\0"))
+
+
 @contextmanager
-def ran(
-    argued: Sequence[str], ledger: Ledger, folder: Path, deadline: float, hear: Callable[[str], None], cpu: int = -1
-) -> Iterator[IO[bytes]]:
-    """The machine has run to its end: the disk that it wrote. hear: is told each line of its console.
+def started(
+    argued: Sequence[str], ledger: Ledger, folder: Path, hear: Callable[[str], None], cpu: int = -1
+) -> Iterator[Machine]:
+    """Start a machine. argued: its arguments, see `arguments`. folder: for its log, of this machine alone.
 
-    argued: its arguments, see `arguments`. cpu: an index into the sorted CPUs that this process may use.
-
-    deadline: on the monotonic clock. Raises StartTimeout where the machine has not ended by then, EngineError where
-    QEMU fails.
+    cpu: an index into the sorted CPUs that this process may use.
     """
     with ExitStack() as stack:
         out = stack.enter_context(tempfile.TemporaryFile())  # it has no name: whoever is killed leaves nothing
@@ -56,14 +82,43 @@ def ran(
         argv += qemu.words(emulator(), argued)
         try:
             with qemu.started(ledger, ledger.name(), argv, inherited, log) as child:
-                _listen(console, deadline, hear)
-                status = child.popen.wait(pace.deadline(END_TIMEOUT, END_FACTOR))
+                yield Machine(console, out, child, hear)
         finally:
             for line in tail(log).splitlines():
                 hear(plain(line))
+
+
+def wait(machines: Sequence[Machine], deadline: float) -> None:
+    """Listen to the machines until all have ended.
+
+    deadline: on the monotonic clock. Raises StartTimeout if one has not ended by then, EngineError if a QEMU fails.
+    """
+    with selectors.DefaultSelector() as selector:
+        for machine in machines:
+            selector.register(machine.console, selectors.EVENT_READ, machine)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - monotonic()))
+            if not ready:
+                for key in selector.get_map().values():
+                    key.data.hear(plain(key.data.rest.decode(errors="replace")))
+                raise StartTimeout("the lab's machine has not come to its end in time")
+            for key, _ in ready:
+                if not key.data.read():
+                    selector.unregister(key.fileobj)
+    for machine in machines:
+        status = machine.child.popen.wait(pace.deadline(END_TIMEOUT, END_FACTOR))
         if status != 0:
             raise EngineError(f"the lab's QEMU ended with status {status}")
-        yield out
+
+
+@contextmanager
+def ran(
+    argued: Sequence[str], ledger: Ledger, folder: Path, deadline: float, hear: Callable[[str], None]
+) -> Iterator[IO[bytes]]:
+    """The machine has run to its end: the disk that it wrote. Arguments and errors: see `started` and `wait`."""
+    with started(argued, ledger, folder, hear) as machine:
+        wait([machine], deadline)
+        yield machine.out
 
 
 def take_out(disk: IO[bytes], into: Path) -> None:
@@ -107,21 +162,3 @@ def arguments(
         *("-drive", f"file={carried},format=raw,if=virtio,readonly=on"),
         *devices,
     ]
-
-
-def _listen(console: socket.socket, deadline: float, hear: Callable[[str], None]) -> None:
-    """Until QEMU ends and so closes its console."""
-    rest = b""
-    while True:
-        if not select.select([console], [], [], max(0.0, deadline - monotonic()))[0]:
-            hear(plain(rest.decode(errors="replace")))
-            raise StartTimeout("the lab's machine has not come to its end in time")
-        try:
-            heard = console.recv(65536)
-        except ConnectionResetError:
-            heard = b""
-        *lines, rest = (rest + heard).split(b"\n")
-        for line in lines:
-            hear(plain(line.decode(errors="replace")).rstrip())
-        if not heard:
-            return

@@ -14,20 +14,29 @@ import pytest
 from harness.errors import RunError
 from harness.model import Accelerated, Applied, Footer, Run, TargetRecord, UnavailableRecord
 from lab.users import inventory, judge, session
-from lab.users.inside import STEPS
-from lab.users.steps import ACCELERATORS, JOINING, USERS, steps
+from lab.users.session import STEPS
+from lab.users.steps import JOINING, MACHINES, PROFILES, USERS, all_steps
 from tests.weighing import full
 
 MARK = session.mark("debian13")
+OUTPUTS = {
+    "alice-run": "setup: run: sudo usermod -aG docker,kvm alice\n",
+    "bob-refused": "setup: run: sudo usermod -aG docker,kvm bob\n"
+    "docker: not here: not permitted to use its socket. Try: sudo usermod -aG docker bob\n",
+    "root-doctor": "".join(
+        f"{profile} · KVM: QEMU 10\n  image: prepared\n  launch: ready after 9 s\n" for profile in PROFILES.split(",")
+    ),
+}
 Records = list[dict[str, Any]]
 
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     """Made-up records of a machine without a fault."""
-    done = [{"name": step.name, "user": step.user, "status": 0, "seconds": 1.0, "left": []} for step in steps()]
+    done = [{"name": step.name, "user": step.user, "status": 0, "seconds": 1.0, "left": []} for step in all_steps()]
     (tmp_path / STEPS).write_text(json.dumps(done))
-    (tmp_path / "alice-run.txt").write_text("setup: run: sudo usermod -aG docker,kvm alice, then log in again\n")
+    for step, text in OUTPUTS.items():
+        (tmp_path / f"{step}.txt").write_text(text)
     for name, targets in judge.EXPECTED.items():
         (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(_line, _records(name, targets))))
     return tmp_path
@@ -40,7 +49,7 @@ def _line(record: msgspec.Struct) -> bytes:
 def _records(name: str, targets: tuple[str, ...]) -> list[msgspec.Struct]:
     sample = full(rounds=1)
     host = msgspec.structs.replace(sample.header.host, gating={**sample.header.host.gating, "lab": MARK})
-    accelerator = "tcg" if name == "alice-run" else ACCELERATORS[name.partition("-")[0]]
+    accelerator = "tcg" if name == "alice-run" else "kvm"
     records: list[msgspec.Struct] = [msgspec.structs.replace(sample.header, host=host)]
     runs: list[Run] = []
     for target in targets:
@@ -57,7 +66,7 @@ def _records(name: str, targets: tuple[str, ...]) -> list[msgspec.Struct]:
 
 
 def test_a_machine_on_which_all_went_well_passes(good: Path) -> None:
-    assert judge.check(good, MARK).startswith(f"{len(steps())} steps of 3 users")
+    assert judge.check(good, MARK).startswith(f"{len(all_steps())} steps of 3 users")
 
 
 def drop_step(folder: Path) -> None:
@@ -66,7 +75,7 @@ def drop_step(folder: Path) -> None:
 
 
 def fail_step(folder: Path) -> None:
-    _change_step(folder, "bob-doctor", {"status": 3})
+    _change_step(folder, "bob-refused", {"status": 3})
 
 
 def leave_slice(folder: Path) -> None:
@@ -75,6 +84,11 @@ def leave_slice(folder: Path) -> None:
 
 def forget_command(folder: Path) -> None:
     (folder / "alice-run.txt").write_text("setup: done\n")
+
+
+def launch_no_snapshot(folder: Path) -> None:
+    text = OUTPUTS["root-doctor"].rpartition("  launch")[0]
+    (folder / "root-doctor.txt").write_text(f"{text}  launch: no: refused\n")
 
 
 def drop_result(folder: Path) -> None:
@@ -113,14 +127,15 @@ TCG = {"accelerator": "tcg", "accelerator_reason": "not permitted"}
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (drop_step, "root-conformance: it did not run"),
-        (fail_step, "bob-doctor: it ended with 3"),
+        (drop_step, "bob-conformance: it did not run"),
+        (fail_step, "bob-refused: it ended with 3"),
         (leave_slice, r"root-private: it left \+ unit: weighbridge.slice active"),
-        (forget_command, "set-up did not print the command"),
+        (forget_command, "alice-run: its output lacks set-up's command"),
+        (launch_no_snapshot, "root-doctor: its output lacks a launch of libvirt/snapshot"),
         (drop_result, "root-user: it wrote no result"),
         (changing("bob-run", of_target("namespace", {"limits": UNLIMITED})), "the memory limit was not applied"),
         (changing("alice-user", of_target("docker", {"samples": []})), "the memory of its control group is missing"),
-        (changing("root-user", of_target("libvirt/snapshot", FAILED)), "libvirt/snapshot failed while starting"),
+        (changing("root-user", of_target("libvirt/pc", FAILED)), "libvirt/pc failed while starting"),
         (changing("alice-again", without("run", "docker")), "alice-again: docker was not measured"),
         (changing("bob-private", without("unavailable", "docker")), "docker was not refused with 'root'"),
         (
@@ -141,11 +156,13 @@ def test_numbers_without_the_mark_are_a_fault(good: Path) -> None:
 
 
 def test_every_user_clones_first_and_every_step_has_a_name_of_its_own() -> None:
-    names = [step.name for step in steps()]
+    names = [step.name for step in all_steps()]
     assert len(set(names)) == len(names)
+    assert sorted(user for users in MACHINES.values() for user in users) == sorted(USERS)
     for user in USERS:
-        assert next(step.name for step in steps() if step.user == user) == f"{user}-clone"
-    assert names.index(JOINING) < names.index("alice-again")
+        assert next(step.name for step in all_steps() if step.user == user) == f"{user}-clone"
+    assert set(JOINING) < set(names)
+    assert names.index("alice-groups") < names.index("alice-again")
 
 
 def test_a_mark_is_one_word_of_qemus_options() -> None:
@@ -165,7 +182,7 @@ def test_a_folder_of_first_use_is_passed_over_and_its_content_listed(tmp_path: P
 def test_the_command_is_taken_from_set_up_alone(tmp_path: Path) -> None:
     printed = "setup: run this: sudo usermod -aG docker,kvm alice\nTry: run `sudo usermod -aG docker alice`\n"
     (tmp_path / "run.txt").write_text(printed)
-    (step,) = (step for step in steps() if step.name == JOINING)
+    (step,) = (step for step in all_steps() if step.name == "alice-groups")
     command = step.command.replace("&& $command", "")
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["sudo usermod -aG docker,kvm alice"]

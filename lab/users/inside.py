@@ -1,4 +1,7 @@
-"""python -m lab.users.inside FOLDER: run every step on the users' machine, and record its leftovers.
+"""python -m lab.users.inside FOLDER DISK: run the steps of this machine, and record their leftovers.
+
+Whose steps: `lab.machine=NAME` on the kernel's command line, a key of steps.MACHINES. After each step FOLDER is
+written to DISK as a tar, so that the records of a machine that is ended at its deadline are there too.
 
 Runs as root by the system's Python: only the standard library is there. Each step is a login of its user by ssh, as
 from another machine, so that PAM, logind and the user's manager do what they do for people. One session of each user
@@ -18,37 +21,43 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lab.users import inventory
-from lab.users.steps import JOINING, USERS, Step, steps
+from lab.users.steps import JOINING, MACHINES, USERS, Step, steps
 
-STEPS = "steps.json"
 KEY = Path("/root/.ssh/id_ed25519")
 SETTLING = 60.0
 """Seconds that daemons get to remove the resources of an instance."""
 POLL = 3.0
 
 
-def main(out: Path) -> int:
+def main(out: Path, disk: Path) -> int:
     """Run every step even if earlier ones failed. Return 0 if all exited with 0 and left nothing, else 1."""
+    name = _machine()
     out.mkdir(parents=True, exist_ok=True)
     _make_key()
-    _record_system(out)
+    _record_system(out / f"system-{name}.txt")
     done: list[dict[str, object]] = []
     with ExitStack() as sessions:
         for user in USERS:
             _hold_session(sessions, user)
         _say(f"the system is {_output(['systemctl', 'is-system-running'])}")
         before = inventory.take(USERS)
-        for step in steps():
-            if step.name in (f"{user}-clone" for user in USERS[1:]):
-                _copy_downloads(USERS[0], step.user)
+        for step in steps(MACHINES[name]):
+            if step.name == f"{step.user}-clone" and step.user != MACHINES[name][0]:
+                _copy_downloads(MACHINES[name][0], step.user)
                 before = inventory.take(USERS)
             each, before = _do_step(step, out, before)
             done.append(each)
-            (out / STEPS).write_text(json.dumps(done, indent=1) + "\n")
-            if step.name == JOINING:  # the open session and the user's manager still have the old groups
-                subprocess.run(["loginctl", "terminate-user", step.user], check=True, timeout=120)
-                _hold_session(sessions, step.user)
+            (out / f"steps-{name}.json").write_text(json.dumps(done, indent=1) + "\n")
+            subprocess.run(["tar", "-cf", disk, "-C", out, "."], check=True)
+            if joined := JOINING.get(step.name):  # the open session and the user's manager still have the old groups
+                subprocess.run(["loginctl", "terminate-user", joined], check=True, timeout=120)
+                _hold_session(sessions, joined)
     return 0 if all(each["status"] == 0 and not each["left"] for each in done) else 1
+
+
+def _machine() -> str:
+    words = Path("/proc/cmdline").read_text().split()
+    return next(word.partition("=")[2] for word in words if word.startswith("lab.machine="))
 
 
 def _say(text: str) -> None:
@@ -94,7 +103,7 @@ def _copy_downloads(owner: str, user: str) -> None:
     subprocess.run(["chown", "--recursive", f"{account.pw_uid}:{account.pw_gid}", target], check=True)
 
 
-def _record_system(out: Path) -> None:
+def _record_system(file: Path) -> None:
     """Record a description of the machine: manager, control groups, AppArmor, daemons, versions."""
     commands = (
         ["uname", "-a"],
@@ -110,7 +119,7 @@ def _record_system(out: Path) -> None:
         ["ls", "-l", "/dev/kvm"],
     )
     text = "".join(f"$ {' '.join(argv)}\n{_output(argv)}\n\n" for argv in commands)
-    (out / "system.txt").write_text(text)
+    file.write_text(text)
 
 
 def _do_step(step: Step, out: Path, before: set[str]) -> tuple[dict[str, object], set[str]]:
@@ -181,4 +190,4 @@ def _output(argv: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -10,21 +10,21 @@ from pathlib import Path
 from harness import store
 from harness.errors import RunError
 from harness.store import Result
-from lab.users.inside import STEPS
-from lab.users.steps import ACCELERATORS, PROFILES, USERS, steps
+from lab.users.session import STEPS
+from lab.users.steps import PROFILES, USERS, all_steps
 
 SANDBOXES = ("userns-chroot", "namespace")
-MACHINES = ("libvirt/pc",)
+VIRTUAL = ("libvirt/pc",)
 EXPECTED: Mapping[str, tuple[str, ...]] = {
-    "alice-run": (*SANDBOXES, *MACHINES),
-    "alice-again": (*SANDBOXES, "docker", *MACHINES),
-    "alice-user": ("docker", *MACHINES),
+    "alice-run": (*SANDBOXES, *VIRTUAL),
+    "alice-again": (*SANDBOXES, "docker", *VIRTUAL),
+    "alice-user": ("docker", *VIRTUAL),
     "alice-private": ("namespace",),
-    "bob-run": (*SANDBOXES, *MACHINES),
-    "bob-user": MACHINES,
+    "bob-run": (*SANDBOXES, *VIRTUAL),
+    "bob-user": VIRTUAL,
     "bob-private": ("namespace",),
-    "root-run": ("host", "namespace", "docker", *MACHINES),
-    "root-user": ("docker", *PROFILES.split(",")),
+    "root-run": ("host", "namespace", "docker", *VIRTUAL),
+    "root-user": ("docker", *VIRTUAL),
     "root-private": ("namespace", "docker"),
 }
 """Targets that each step must have measured; every other target must be recorded with its reason."""
@@ -34,12 +34,21 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "bob-private": ("docker", "root"),
 }
 """A target that must be refused, and words of its reason or remedy."""
-COMMAND = re.compile(r"sudo usermod -aG docker,kvm alice")
+SAID: tuple[tuple[str, str, str], ...] = (
+    ("alice-run", r"^setup: .*sudo usermod -aG docker,kvm alice", "set-up's command that joins her to the groups"),
+    ("bob-refused", r"^setup: .*usermod -aG docker,kvm bob", "set-up's command for his administrator"),
+    ("bob-refused", r"^docker: not here: .*usermod -aG docker bob", "doctor's remedy for Docker"),
+    *(
+        ("root-doctor", rf"^{profile} ·.*(\n  .*)*?\n  launch: ready", f"a launch of {profile}")
+        for profile in PROFILES.split(",")
+    ),
+)
+"""What the output of a step must contain: a regular expression, and the name of the thing."""
 
 
 def check(folder: Path, mark: str) -> str:
     """Return a one-line summary of the records in this folder. Raises RunError with every fault, one on each line."""
-    faults = [*_find_step_faults(folder), *_find_set_up_faults(folder)]
+    faults = [*_find_step_faults(folder), *_find_output_faults(folder)]
     results = {name: store.read(path) for name in EXPECTED if (path := folder / f"{name}.jsonl").exists()}
     for name, targets in EXPECTED.items():
         if name not in results:
@@ -50,12 +59,12 @@ def check(folder: Path, mark: str) -> str:
         raise RunError("\n".join(faults))
     runs = [run for result in results.values() for run in result.runs]
     accelerated = sum(bool(run.accelerated and run.accelerated.enabled) for run in runs)
-    return f"{len(steps())} steps of {len(USERS)} users, {len(runs)} launches, {accelerated} of them under KVM"
+    return f"{len(all_steps())} steps of {len(USERS)} users, {len(runs)} launches, {accelerated} of them under KVM"
 
 
 def _find_step_faults(folder: Path) -> Iterator[str]:
     done = {each["name"]: each for each in json.loads((folder / STEPS).read_text())}
-    for step in steps():
+    for step in all_steps():
         if step.name not in done:
             yield f"{step.name}: it did not run"
             continue
@@ -65,14 +74,14 @@ def _find_step_faults(folder: Path) -> Iterator[str]:
             yield f"{step.name}: it left {line}"
 
 
-def _find_set_up_faults(folder: Path) -> Iterator[str]:
-    """Set-up must end with the command that alice needs."""
-    if not COMMAND.search((folder / "alice-run.txt").read_text(errors="replace")):
-        yield "alice-run: set-up did not print the command that joins her to the groups"
+def _find_output_faults(folder: Path) -> Iterator[str]:
+    for step, pattern, thing in SAID:
+        path = folder / f"{step}.txt"
+        if path.exists() and not re.search(pattern, path.read_text(errors="replace"), re.MULTILINE):
+            yield f"{step}: its output lacks {thing}"
 
 
 def _find_faults(name: str, result: Result, targets: tuple[str, ...], mark: str) -> Iterator[str]:
-    user = name.partition("-")[0]
     if result.header.host.gating.get("lab") != mark:
         yield f"its records lack the mark of the lab, {mark!r}"
     measured = {run.target for run in result.runs if run.phase == "measured" and run.ok}
@@ -89,7 +98,7 @@ def _find_faults(name: str, result: Result, targets: tuple[str, ...], mark: str)
             if not charged or None in charged:
                 yield "docker: the memory of its control group is missing"
     for record in result.targets:
-        wanted = "tcg" if name == "alice-run" else ACCELERATORS[user]
+        wanted = "tcg" if name == "alice-run" else "kvm"
         if record.accelerator not in (None, wanted):
             yield f"{record.target} ran by {record.accelerator}, not {wanted}: {record.accelerator_reason}"
     if name in REFUSED:

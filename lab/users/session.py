@@ -1,8 +1,14 @@
-"""Build the users' machine, run it to its end, and unpack everything that it recorded."""
+"""Build the users' machine, run it twice at the same time, each with the steps of other users, and unpack the records.
+
+One machine has one CPU (see lab.machine), so two of them use both CPUs of a small host.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,8 +17,10 @@ from harness import places
 from harness.command import version_of
 from harness.ledger import Ledger
 from lab import machine
+from lab.machine import Machine
 from lab.system import ROOT, ext4, tied
 from lab.users import image
+from lab.users.steps import MACHINES
 
 BOUND = 90 * 60
 """Deadline in seconds for the whole run, including a build of the disk, on two CPUs."""
@@ -20,6 +28,7 @@ MEMORY = "6G"
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 systemd.show_status=no"
 NETWORK = ("-nic", "user,model=virtio-net-pci")
 ROOM = 32 * 2**20
+STEPS = "steps.json"
 
 
 def mark(name: str) -> str:
@@ -28,18 +37,28 @@ def mark(name: str) -> str:
 
 
 def run(name: str, kept: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the machine of a system, a key of image.SUITES, unpack its records into `kept`, and return its description.
+    """Run the machines of a system, a key of image.SUITES, unpack their records into `kept`; return their description.
 
-    Raises Unavailable if it cannot be built, StartTimeout if it takes longer than BOUND, RunError if it writes no
-    records.
+    Raises Unavailable if it cannot be built, StartTimeout if it takes longer than BOUND.
     """
     deadline = monotonic() + BOUND
     built = image.get(name)
     say(f"the disk of {name}, {len(built.packages)} packages: {'built just now' if built.new else 'from the cache'}")
-    with Ledger() as ledger, ledger.holding_folder() as folder:
-        arguments = machine.arguments(built, _checkout(folder), mark(name), COMMAND_LINE, MEMORY, NETWORK)
-        with machine.ran(arguments, ledger, folder, deadline, say, list(image.SUITES).index(name)) as out:
-            machine.take_out(out, kept)
+    arguments: dict[str, list[str]] = {}
+    with Ledger() as ledger, ExitStack() as stack:
+        carried = _checkout(stack.enter_context(ledger.holding_folder()))
+        machines: list[Machine] = []
+        for cpu, whose in enumerate(MACHINES):
+            arguments[whose] = machine.arguments(
+                built, carried, mark(name), f"{COMMAND_LINE} lab.machine={whose}", MEMORY, NETWORK
+            )
+            folder = stack.enter_context(ledger.holding_folder())
+            hear = partial(_hear, say, whose)
+            machines.append(stack.enter_context(machine.started(arguments[whose], ledger, folder, hear, cpu)))
+        try:
+            machine.wait(machines, deadline)
+        finally:
+            _take_out(machines, kept)
     return {
         "system": name,
         "emulator": version_of(machine.emulator()),
@@ -47,6 +66,22 @@ def run(name: str, kept: Path, say: Callable[[str], None]) -> dict[str, Any]:
         "packages": built.packages,
         "image": "built just now" if built.new else "from the cache",
     }
+
+
+def _hear(say: Callable[[str], None], whose: str, line: str) -> None:
+    say(f"{whose}: {line}")
+
+
+def _take_out(machines: Sequence[Machine], kept: Path) -> None:
+    """Unpack what the machines recorded, and join the records of their steps as STEPS."""
+    for each in machines:
+        if each.has_written:
+            machine.take_out(each.out, kept)
+    parts = [path for name in MACHINES if (path := kept / f"steps-{name}.json").exists()]
+    done = [step for path in parts for step in json.loads(path.read_text())]
+    (kept / STEPS).write_text(json.dumps(done, indent=1) + "\n")
+    for path in parts:
+        path.unlink()
 
 
 def _checkout(folder: Path) -> Path:
