@@ -30,6 +30,10 @@ ARCHIVES = (
     ("-security", "http://deb.debian.org/debian-security"),
 )
 """Debian's own archives as (suffix of the suite, URL), for machines whose apt does not have the suite."""
+ACCESS = re.compile(
+    r'Acquire::((https?|ftp|tor|socks)(::[^ "]+)? "[^"]|(Retries|ForceIPv[46]|Queue-Mode) )', re.IGNORECASE
+)
+"""apt's settings for reaching a mirror: proxies, certificates, time-outs, tries."""
 MERGED = "usr-is-merged"
 """In every bundle. Without it apt would bring usrmerge, and with that all of Perl, wherever systemd's helpers are."""
 APT_OWN = ("etc/apt", "var/lib/apt", "var/lib/dpkg", "var/cache/apt", "var/log", "dev")
@@ -52,7 +56,9 @@ def unpack(packages: Iterable[str], into: Path) -> dict[str, str]:
     """
     wanted = sorted({MERGED, *packages})
     mmdebstrap = command.find("mmdebstrap", "mmdebstrap")
-    argv: list[str | Path] = [mmdebstrap, *OPTIONS, f"--include={','.join(wanted)}", SUITE, into, *sources()]
+    archives = sources()
+    options = [*OPTIONS, f"--include={','.join(wanted)}", *(f"--aptopt={option}" for option in access_options())]
+    argv: list[str | Path] = [mmdebstrap, *options, SUITE, into, *archives]
     try:
         sandbox.writing_only(into.parent, argv, LONGEST)
     except CommandFailed as error:
@@ -99,6 +105,18 @@ def sources() -> list[str]:
     key = str(KEYRING) if KEYRING.exists() else ""
     found = list(dict.fromkeys(lines))
     return found or [_format_source(f"{url} {SUITE}{pocket} main", key) for pocket, url in ARCHIVES]
+
+
+def access_options() -> list[str]:
+    """Return this machine's settings of apt for how to reach a mirror, such as a proxy, in apt.conf(5) form.
+
+    mmdebstrap does not read /etc/apt. Returns [] if there is no apt, or if apt cannot read its settings either.
+    """
+    try:
+        listed = command.run(["apt-config", "dump", "Acquire"])
+    except (CommandFailed, Unavailable):
+        return []
+    return [line for line in listed.splitlines() if ACCESS.match(line)]
 
 
 def _correct_apt(output: str) -> str:

@@ -88,7 +88,9 @@ def examine(plan: Plan, progress: Progress = lambda name: None) -> Generator[Fin
 
     Raises BadInput for a target that does not exist, before anything is started.
     """
-    with Ledger() as ledger, delegation.enter_delegated_group(ledger):
+    # What is not released here the ledger releases, or raises as LeftBehind.
+    with Ledger() as ledger, collect_release_errors([]) as stack:
+        stack.enter_context(delegation.enter_delegated_group(ledger))
         for target in plan.targets:
             _create(target, ledger, plan)
         shown = _CheckProgress(progress)

@@ -32,7 +32,8 @@ def ask(plan: Plan) -> Inside:
     unreleased: list[str] = []
     launched: tuple[TargetRecord, Run] | None = None
     try:
-        with Ledger() as ledger, delegation.enter_delegated_group(ledger):
+        with Ledger() as ledger, collect_release_errors(unreleased) as stack:
+            stack.enter_context(delegation.enter_delegated_group(ledger))
             backends.create(plan.targets[0], ledger, plan)  # bad input is reported before anything is built
             launched = _launch(ledger, plan, unreleased)
     except LeftBehind as error:

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -300,6 +301,30 @@ def test_as_unavailable_never_points_to_doctor(
     found = as_unavailable(error)
     assert fill(hint, own) in found.hint and "doctor" not in found.hint
     assert found.detail == getattr(error, "log", "")
+
+
+def test_apt_settings_for_reaching_a_mirror_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = [
+        'Acquire::http::Proxy "http://proxy.example:3142/";',
+        'Acquire::HTTPS::Proxy::mirror.example "DIRECT";',
+        'Acquire::https::CAInfo "/etc/ssl/own.pem";',
+        'Acquire::Retries "5";',
+        'Acquire::ForceIPv4 "true";',
+    ]
+    unused = [
+        'Acquire "";',
+        'Acquire::http "";',
+        'Acquire::CompressionTypes::xz "xz";',
+        'Acquire::cdrom::mount "/media";',
+    ]
+    monkeypatch.setattr(command, "run", lambda argv: "\n".join([*unused, *used]))
+    assert debian.access_options() == used
+
+    def fail(argv: Sequence[str]) -> str:
+        raise CommandFailed(argv, 100, "E: Syntax error /etc/apt/apt.conf:1")
+
+    monkeypatch.setattr(command, "run", fail)
+    assert debian.access_options() == []
 
 
 def test_sources_name_the_key_of_each_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
