@@ -3,6 +3,7 @@
 
 BIN = .venv/bin
 ARGS =
+QUICK = --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"
 
 # The engines whose tests `make test` must not skip: root can have all of them, others those that they find.
 ifeq ($(shell id -u),0)
@@ -25,8 +26,10 @@ run:
 	./setup.sh --no-dev
 	$(BIN)/weighbridge run --workloads hello,python,redis --report reports/latest $(ARGS)
 
+# The tests that share nothing run two at a time, the others one by one. Both parts run even if the first fails.
 test: setup browser lint
-	WEIGHBRIDGE_REQUIRE=$(REQUIRE) $(BIN)/pytest
+	$(BIN)/pytest $(QUICK) --durations=10; quick=$$?; \
+	WEIGHBRIDGE_REQUIRE=$(REQUIRE) $(BIN)/pytest -m "engine or browser or long" --durations=50 && exit $$quick
 
 # What shows the pages to the tests, Chinese ones too: without its glyphs a browser looks for them for a minute.
 browser:
@@ -34,7 +37,7 @@ browser:
 
 # While working: the tests that take a minute in all and need nothing, on .venv as it is.
 check: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not engine and not browser and not long"
+	$(BIN)/pytest $(QUICK)
 
 # What KVM does, on machines that have none: in one that is emulated for it. DIRECT=1: on this one, without that.
 # SYSTEM=debian12, SYSTEM=debian13: runs the users' machine instead, with systemd, its daemons and three users.
