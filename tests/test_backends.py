@@ -15,7 +15,7 @@ from harness.errors import Unavailable
 from harness.meters.memory import CACHE
 from harness.model import Run, Sample, headline
 from harness.store import Result, read
-from tests.expected import ACCELERATOR, EVERYWHERE, EXPECTED, LIMITS, VM
+from tests.expected import ACCELERATOR, ENGINES, EVERYWHERE, EXPECTED, IS_ROOT, LIMITS, VM
 from tests.ground import Ground, ground
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def weighed(place: Ground) -> Weighed:
     limits = ("--cpus", f"{LIMITS.cpus:g}", "--memory", str(LIMITS.memory))
     output = place.folder / "all.jsonl"
     said = place.weighbridge(
-        "run", "--targets", ",".join(EXPECTED), "--engines", "private", "--rounds", "1", *limits, "-o", output
+        "run", "--targets", ",".join(EXPECTED), "--engines", ENGINES, "--rounds", "1", *limits, "-o", output
     )
     return Weighed(said.code, read(output), place.left())
 
@@ -161,12 +161,23 @@ def test_memory_by_group_and_kind(weighed: Weighed, target: str) -> None:
             if _is_hidden(target, group):
                 assert all(parts[None].reason for parts in kinds.values())
                 continue
+            if _is_of_root_alone(target):
+                assert all(kinds[metric][None].reason for metric in ("memory.pss", "memory.uss"))
+                continue
             rss, pss, uss = ({part: _known(s) for part, s in kinds[metric].items()} for metric in WEIGHED)
             # Of hello one process a group: its USS is in whole pages, and its PSS is rounded down, each kind.
             assert 0 < sum(uss.values()) <= sum(pss.values()) + PAGE
             assert sum(pss.values()) <= sum(rss.values()) < 2**31
         assert {s.group for s in told} == EXPECTED[target].groups
-        assert headline(told, "memory.pss") == sum(s.value or 0 for s in told if s.metric == "memory.pss") > 0
+        if _is_of_root_alone(target):
+            assert headline(told, "memory.pss") is None
+        else:
+            assert headline(told, "memory.pss") == sum(s.value or 0 for s in told if s.metric == "memory.pss") > 0
+
+
+def _is_of_root_alone(target: str) -> bool:
+    """Whether only root can read the memory and the files of the target's instances: those of the system's Docker."""
+    return target == "docker" and not IS_ROOT
 
 
 def _is_hidden(target: str, group: str) -> bool:
@@ -177,6 +188,8 @@ def _kinds(target: str, group: str) -> dict[str, set[str | None]]:
     """{metric: parts}: USS is told without kinds, but for what has a name of its own."""
     if _is_hidden(target, group):
         return {metric: {None} for metric in WEIGHED}
+    if _is_of_root_alone(target):
+        return {"memory.rss": {"anonymous", "file", "shmem"}, "memory.pss": {None}, "memory.uss": {None}}
     if group == "guest":
         return {metric: {"shmem"} for metric in WEIGHED}
     named: set[str | None] = {CACHE} if group == "vmm" and ACCELERATOR == "tcg" else set()
@@ -191,13 +204,19 @@ def _known(sample: Sample) -> float:
 
 @every_weighed
 def test_what_the_control_group_is_charged(weighed: Weighed, target: str) -> None:
-    """All of these have one, a machine too: libvirt makes it in our partition. It pays for what its processes made."""
+    """All of these have one, a machine too: libvirt makes it in our partition. It pays for what its processes made.
+
+    An ordinary user's libvirt makes none.
+    """
     for run in weighed.runs(target):
+        if target.startswith("libvirt") and not IS_ROOT:
+            assert all(s.reason for s in run.samples if s.metric == "memory.charged")
+            continue
         charged = {s.part: _known(s) for s in run.samples if s.metric == "memory.charged"}
         assert set(charged) - {"kernel"} == {"anonymous", "file", "shmem"}
         assert "kernel" in charged or cgroup.version() == 1
         assert 0 < sum(charged.values()) < 2**31
-        for kind in ("anonymous", "shmem"):
+        for kind in () if _is_of_root_alone(target) else ("anonymous", "shmem"):
             kinds = (kind, CACHE) if kind == "anonymous" else (kind,)
             groups = {"guest", "vmm"} if EXPECTED[target].own_kernel else {"workload"}
             held = sum(
@@ -251,6 +270,12 @@ def test_the_guests_ram_is_told_from_the_vmms(weighed: Weighed, target: str) -> 
 @every_weighed
 def test_disk_by_part(weighed: Weighed, target: str) -> None:
     [image] = [image for image in weighed.result.images if image.target == target]
+    if _is_of_root_alone(target):
+        assert (headline(image.samples, "disk.reported_shared") or 0) > 0
+        for run in weighed.runs(target):
+            assert headline(run.samples, "disk.instance") is None
+            assert headline(run.samples, "disk.reported_instance") is not None
+        return
     _check_parts(image.samples, "disk.shared", EXPECTED[target].shared, nothing_is_empty=True)
     for run in weighed.runs(target):
         mine = [s for s in run.samples if s.metric.startswith("disk.")]
@@ -299,7 +324,10 @@ def test_qemu_says_what_ran_the_guest(weighed: Weighed, target: str) -> None:
 def test_what_stands_behind_a_target(weighed: Weighed, target: str) -> None:
     [record] = [record for record in weighed.result.targets if record.target == target]
     assert record.version
-    assert record.whose == ("private" if target == "docker" or target.startswith("libvirt") else "system")
+    whose = "private" if target.startswith("libvirt") else "system"
+    if target == "docker":
+        whose = "private" if IS_ROOT else "user"
+    assert record.whose == whose
     assert (record.accelerator, bool(record.accelerator_reason)) == (
         (ACCELERATOR, True) if EXPECTED[target].own_kernel else (None, False)
     )

@@ -24,9 +24,9 @@ PASSING = re.compile(
     r"|/tmp/systemd-private-|/var/tmp/systemd-private-|/overlay2/l(/|$)"
     # libvirtd's cache of QEMU's capabilities, created at the first call.
     r"|/var/cache/libvirt/qemu/capabilities|/run/libvirt/.*(sock|pid)$"
-    r"|/run/docker/|/run/containerd/io\.containerd|/tmp/uv-[\w-]+\.lock$"
+    r"|/run/docker/|/run/containerd/io\.containerd|/tmp/uv-[\w-]+\.lock$|/var/tmp/pytest-of-"
 )
-"""Paths that systemd, sshd, dockerd and libvirtd create for their own use."""
+"""Paths that systemd, sshd, dockerd, libvirtd, uv and pytest create for their own use."""
 FIRST_USE = re.compile(
     r"/run/containerd/s$|/io\.containerd\.runtime\.v2\.task/moby$|/layerdb/(mounts|sha256|tmp)$|/weighbridge/ledgers$"
 )

@@ -16,10 +16,13 @@ It takes effect at the next login."""
 CONFORMANCE = (
     "cd weighbridge && .venv/bin/uv pip install --quiet --python .venv/bin/python hypothesis"
     " && WEIGHBRIDGE_ACCELERATOR=kvm WEIGHBRIDGE_CONFORM=host,userns-chroot,namespace,docker,libvirt/pc"
-    " WEIGHBRIDGE_SHARED=kernels,bundles,grub"
+    " WEIGHBRIDGE_SHARED=kernels,bundles,grub TMPDIR=/var/tmp"
     " .venv/bin/pytest -p no:cacheprovider -v --durations=0 tests/test_backends.py tests/test_cgroup.py"
 )
-"""Tests every available engine. `make run` installs all that it needs but Hypothesis."""
+"""Tests every available engine. `make run` installs all that it needs but Hypothesis.
+
+TMPDIR: on Debian 13 /tmp is a tmpfs, whose folders take no space of a disk.
+"""
 
 
 @dataclass(frozen=True)
