@@ -13,6 +13,7 @@ import pytest
 
 from harness.errors import RunError
 from harness.model import Accelerated, Applied, Footer, Run, TargetRecord, UnavailableRecord
+from lab.machine import Machine
 from lab.users import inventory, judge, session
 from lab.users.session import STEPS
 from lab.users.steps import JOINING, MACHINES, PROFILES, USERS, all_steps
@@ -186,3 +187,20 @@ def test_the_command_is_taken_from_set_up_alone(tmp_path: Path) -> None:
     command = step.command.replace("&& $command", "")
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["sudo usermod -aG docker,kvm alice"]
+
+
+def test_what_a_machine_recorded_is_brought_out_though_another_recorded_nothing(tmp_path: Path) -> None:
+    recorded, kept = tmp_path / "recorded", tmp_path / "kept"
+    for folder in (recorded, kept):
+        folder.mkdir()
+    (recorded / "steps-root.json").write_text('[{"name": "root-clone"}]')
+    (recorded / "root-clone.txt").write_text("cloned\n")
+    unused: Any = None  # its console and its process
+    with (tmp_path / "full").open("w+b") as full, (tmp_path / "empty").open("w+b") as empty:
+        subprocess.run(["tar", "-c", "-C", recorded, "."], stdout=full, check=True)
+        empty.truncate(2**20)
+        machines = [Machine(unused, disk, unused, print) for disk in (empty, full)]
+        assert [each.has_written for each in machines] == [False, True]
+        session.take_out(machines, kept)
+    assert json.loads((kept / STEPS).read_text()) == [{"name": "root-clone"}]
+    assert sorted(path.name for path in kept.iterdir()) == ["root-clone.txt", STEPS]

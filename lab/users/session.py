@@ -58,7 +58,7 @@ def run(name: str, kept: Path, say: Callable[[str], None]) -> dict[str, Any]:
         try:
             machine.wait(machines, deadline)
         finally:
-            _take_out(machines, kept)
+            take_out(machines, kept)
     return {
         "system": name,
         "emulator": version_of(machine.emulator()),
@@ -72,7 +72,7 @@ def _hear(say: Callable[[str], None], whose: str, line: str) -> None:
     say(f"{whose}: {line}")
 
 
-def _take_out(machines: Sequence[Machine], kept: Path) -> None:
+def take_out(machines: Sequence[Machine], kept: Path) -> None:
     """Unpack what the machines recorded, and join the records of their steps as STEPS."""
     for each in machines:
         if each.has_written:
