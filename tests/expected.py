@@ -59,6 +59,7 @@ def machine(shared: tuple[str, ...], instance: tuple[str, ...] = OF_LIBVIRT) -> 
 
 LAYER = ("upper", "overlay work", "log")
 ALL_BUT_TIME = frozenset(EVERYWHERE) - {"time"}
+# dockerd gives each container a cgroup namespace by default only on cgroup version 2.
 EXPECTED = {
     "host": Expected(frozenset({"workload"}), frozenset(), ("tree",), LAYER),
     "userns-chroot": Expected(frozenset({"workload"}), frozenset({"mnt", "user"}), ("tree",), LAYER),
@@ -72,7 +73,7 @@ EXPECTED = {
     ),
     "docker": Expected(
         frozenset({"workload", "supervisor"}),
-        frozenset({"mnt", "uts", "ipc", "pid", "net"}),
+        frozenset({"mnt", "uts", "ipc", "pid", "net"} | ({"cgroup"} if cgroup.version() == 2 else set())),
         ("layers",),
         ("container layer", "-init layer", "metadata", "log"),
     ),
