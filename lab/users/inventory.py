@@ -20,7 +20,7 @@ FOLDERS = (
 )
 HOMES = (".local/state/weighbridge", ".cache/libvirt", ".config/libvirt", ".config/systemd", ".docker")
 PASSING = re.compile(
-    r"/run/(systemd|udev|log|dbus|sudo|user/\d+/(systemd|bus|gnupg|dbus-1))(/|$)|/run/(motd|utmp|sshd)"
+    r"/run/(systemd|udev|log|dbus|sudo|virtlogd\.pid$|user/\d+/(systemd|bus|gnupg|dbus-1))(/|$)|/run/(motd|utmp|sshd)"
     r"|/tmp/systemd-private-|/var/tmp/systemd-private-|/overlay2/l(/|$)"
     # libvirtd's cache of QEMU's capabilities, created at the first call.
     r"|/var/cache/libvirt/qemu/capabilities|/run/libvirt/.*(sock|pid)$"
@@ -33,11 +33,14 @@ FIRST_USE = re.compile(
 """Folders that a daemon or the harness makes once and keeps. Their content is still listed."""
 OWN_UNITS = re.compile(
     r"^(session-|user@|user-\d+|user-runtime-dir@|run-user-|ssh|dev-|sys-|apt-|systemd-|dpkg-|logrotate|man-db"
-    r"|polkit|dbus|init\.scope|proc-sys|(machine|session)\.slice)"
+    r"|polkit|dbus|init\.scope|proc-sys|(machine|session)\.slice|virtlogd\.service)"
 )
-"""Units that come and go with logins, devices and timers; machine.slice is systemd-machined's, for all machines."""
+"""Units that come and go with logins, devices and timers, or stay after their first use by anybody.
+
+machine.slice is systemd-machined's, for all machines; its socket starts virtlogd for libvirtd's first machine.
+"""
 SYSTEMDS_GROUPS = re.compile(
-    r"/(user-\d+\.slice|user@\d+\.service|machine\.slice|session\.slice)$|/app\.slice|/polkit|/dbus|/apt-"
+    r"/(user-\d+\.slice|user@\d+\.service|machine\.slice|session\.slice|virtlogd\.service)$|/app\.slice|/polkit|/dbus|/apt-"
 )
 SYSCTLS = (
     *("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding"),
