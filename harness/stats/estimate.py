@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -94,7 +95,10 @@ def ratio_interval(
     ratio = float(np.median(ours) / np.median(theirs))
     if len(rounds) < FEWEST_ROUNDS:
         return Ratio(ratio, None, None, len(rounds), confidence)
-    above, below = (_medians if len(rounds) < MANY_ROUNDS else _many_medians)(ours, theirs, np.random.default_rng(seed))
+    if len(rounds) < MANY_ROUNDS:
+        above, below = (_medians(series.tobytes(), seed) for series in (ours, theirs))
+    else:
+        above, below = _many_medians(ours, theirs, np.random.default_rng(seed))
     if not below.all():
         return None
     tail = (1 - confidence) / 2
@@ -102,14 +106,20 @@ def ratio_interval(
     return Ratio(ratio, float(low), float(high), len(rounds), confidence)
 
 
-def _medians(ours: Floats, theirs: Floats, chance: np.random.Generator) -> tuple[Floats, Floats]:
-    """The medians of both in each of RESAMPLES draws of as many rounds."""
-    drawn = chance.integers(0, ours.size, size=(RESAMPLES, ours.size))
-    return np.median(ours[drawn], axis=1), np.median(theirs[drawn], axis=1)
+@lru_cache(maxsize=512)
+def _medians(values: bytes, seed: int) -> Floats:
+    """Return the median in each of RESAMPLES draws of as many rounds. values: an array of float64, as bytes.
+
+    The rounds that are drawn depend only on the number of rounds and the seed, so that the draws of two series are of
+    the same rounds. A campaign's series are in many ratios: their medians are kept.
+    """
+    series = np.frombuffer(values)
+    drawn = np.random.default_rng(seed).integers(0, series.size, size=(RESAMPLES, series.size))
+    return np.asarray(np.median(series[drawn], axis=1))
 
 
 def _many_medians(ours: Floats, theirs: Floats, chance: np.random.Generator) -> tuple[Floats, Floats]:
-    """The same without drawing rounds, for so many that the draws would take seconds.
+    """Return the medians of both series without drawing rounds, for so many that the draws would take seconds.
 
     The median of a draw is one of the values. It is among the k least where at least half of n draws fall on these, of
     which there are binomial(n, k/n): so its rank is normal, with mean n/2 and variance n/4. The ranks of two series of
