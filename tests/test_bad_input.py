@@ -238,6 +238,7 @@ def runs(result: Result, target: str, workload: str) -> list[Run]:
     return [run for run in result.runs if (run.target, run.workload) == (target, workload)]
 
 
+@pytest.mark.long
 @as_root
 def test_nobody_cannot_write_there(content: bytes) -> None:
     with ground(65534) as here:

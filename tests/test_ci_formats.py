@@ -275,6 +275,7 @@ def test_kvm_and_tcg_are_never_one_series(tmp_path: Path) -> None:
     assert all("· KVM" in name for name in kinds[1][0] | kinds[1][1])
 
 
+@pytest.mark.long
 def test_cold_and_warm_starts_are_never_one_series(tmp_path: Path) -> None:
     cold, deeper = named(full(cold="image"), "cold"), named(full(cold="all"), "deeper")
     kinds = [names([result], tmp_path) for result in (full(), cold, deeper)]

@@ -380,6 +380,7 @@ def asked_as_nobody(
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.long
 @root_only
 def test_no_permission_names_the_group_that_has_it(place: Ground) -> None:
     path = place.folder / "docker.sock"

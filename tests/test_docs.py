@@ -236,6 +236,7 @@ def test_the_lab_is_shown_as_it_was() -> None:
 REPORTS = {REPORT: [SAMPLE], MACHINES_REPORT: [MACHINES], LAB_REPORT: LAB_CAMPAIGNS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
 def test_a_committed_report_is_what_the_program_writes(tmp_path: Path, report: Path) -> None:
     write([read(source) for source in REPORTS[report]], tmp_path, FORMATS)

@@ -138,6 +138,7 @@ def test_a_host_that_does_not_tell_is_not_suspected(tmp_path: Path) -> None:
     assert list(doubts.of_host(with_hosts(tmp_path, [unknown], [unknown]))) == []
 
 
+@pytest.mark.long
 def test_recorded_campaigns_of_a_quiet_machine_are_hardly_doubted() -> None:
     assert summarize([read(SAMPLE)]).campaigns[0].warnings == ()
     told = [warning for result in recorded.results("run") for warning in summarize([result]).campaigns[0].warnings]

@@ -122,6 +122,7 @@ def test_ratio_is_the_same_each_time_and_holds_what_simulation_expects() -> None
     assert covered >= 50
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shared", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("rounds", [MANY_ROUNDS, MANY_ROUNDS + 1, 2501])
 def test_many_rounds_give_the_interval_that_drawing_them_would(

@@ -114,6 +114,7 @@ def legacy_lz4(content: bytes) -> bytes:
     return b"\x02\x21\x4c\x18" + framed + struct.pack("<I", len(content))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, legacy_lz4])
 def test_a_kernel_is_unpacked_whatever_it_is_packed_by(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     assert len(KERNEL) > vmlinux.LZ4_BLOCK

@@ -86,6 +86,7 @@ def test_what_was_found_inside_and_failed_is_in_chinese() -> None:
     assert 'data-target="docker">过滤\uff08filter\uff09<' in page and 'data-target="namespace">无<' in page
 
 
+@pytest.mark.long
 def test_what_stays_english_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample = RESULTS / "sample.jsonl"
     write_report([sample], tmp_path, "csv,md", "zh")

@@ -673,6 +673,7 @@ def test_an_interval_shares_the_unit_of_its_median_and_a_single_value_has_none()
 # How it is written
 
 
+@pytest.mark.long
 def test_every_format_says_what_ran_the_guest(golden: Result, tmp_path: Path) -> None:
     written = {path.name: path for path in formats.write([golden], tmp_path, formats.FORMATS)}
     assert set(written) == {
@@ -779,6 +780,7 @@ def test_the_json_is_strict_and_holds_the_rows(golden: Result, tmp_path: Path) -
     assert read["failures"][0]["type"] == "StartTimeout" and "no one listens" in read["failures"][0]["log"]
 
 
+@pytest.mark.long
 def test_a_report_is_the_same_each_time(golden: Result, tmp_path: Path) -> None:
     first, second = (formats.write([golden], tmp_path / name, formats.FORMATS) for name in ("a", "b"))
     for one, other in zip(first, second, strict=True):

@@ -357,6 +357,7 @@ def test_docker(engine_or_skip):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("does", "required", "code", "told"),
     [

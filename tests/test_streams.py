@@ -96,6 +96,7 @@ def test_stderr_that_cannot_be_written_does_not_change_the_exit_code(
         assert run(place, *arguments, stderr=stderr(stack)).returncode == code  # type: ignore[operator]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("progress", "stderr"),
     [("lines", broken), ("bar", broken), ("json", full), ("rounds", None)],
@@ -114,6 +115,7 @@ def test_run_whose_stderr_cannot_be_written_measures_every_launch(place: Ground,
     assert all(each.ok for each in result.runs)
 
 
+@pytest.mark.long
 def test_run_whose_stdout_has_no_reader_writes_result_and_report(place: Ground) -> None:
     arguments = [
         "run",

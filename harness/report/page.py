@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -27,6 +28,33 @@ def render(
 
     description: the page in a sentence, which an index of pages shows. made: when its data were (RFC 3339).
     """
+    style, script = _static("page.css"), _static("page.js") + _static("save.js")
+    # Only this very script and this very style may run, and nothing may be fetched; a saved chart is an image of data.
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            t=language,
+            _=language.say,
+            title=title,
+            description=description,
+            made=made,
+            kind=kind,
+            style=Markup(style),
+            script=Markup(script),
+            policy=policy,
+            **content,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Return the environment, which keeps the compiled templates."""
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -35,24 +63,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
-    style, script = _static("page.css"), _static("page.js") + _static("save.js")
-    # Only this very script and this very style may run, and nothing may be fetched; a saved chart is an image of data.
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return environment.get_template(template).render(
-        t=language,
-        _=language.say,
-        title=title,
-        description=description,
-        made=made,
-        kind=kind,
-        style=Markup(style),
-        script=Markup(script),
-        policy=policy,
-        **content,
-    )
+    return environment
 
 
 def _static(name: str) -> str:
