@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import bundle, command, debian, limiting, remedies, sandbox, workloads
+from harness import build_failure, bundle, command, debian, limiting, remedies, sandbox, workloads
 from harness.build_failure import CAUSES, MIRROR, explain
 from harness.command import CommandFailed
 from harness.errors import BadInput, EngineError, Unavailable, as_unavailable
@@ -166,6 +166,7 @@ def test_explain_names_the_remedy_that_fits(
 ) -> None:
     """Each text is among lines of a failed download. Only network failures get the remedy for the network."""
     forbid_by_apparmor(monkeypatch, tmp_path)
+    monkeypatch.setattr(build_failure, "_describe_version", lambda inside, tool: f"{tool} 1.3.5")  # tested elsewhere
     own = own_folders(monkeypatch, tmp_path)
     output = f"{NOISE}\n{fill(printed, own)}\nE: mmdebstrap failed to run\n"
     found = explain(CommandFailed(["mmdebstrap", "bookworm"], 25, output))

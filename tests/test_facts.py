@@ -56,6 +56,7 @@ def test_an_instance_that_fails_is_told_with_what_it_printed(place: Ground) -> N
     assert place.left() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words", [("nonsense",), ("host,namespace",), ("host", "--workload", "hello,python"), ("host", "--workload", "no")]
 )

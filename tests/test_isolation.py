@@ -151,6 +151,7 @@ broken = st.builds(
 )
 
 
+@pytest.mark.long
 @given(fields | broken)
 def test_whatever_an_instance_says_nothing_is_raised(facts: dict[str, Any]) -> None:
     found = isolation.read(facts, BOOT_ID, INODES)

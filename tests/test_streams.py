@@ -135,6 +135,7 @@ def test_run_whose_stdout_has_no_reader_writes_result_and_report(place: Ground) 
     assert footer is not None and footer.complete and (place.folder / "rep/index.html").exists()
 
 
+@pytest.mark.long
 def test_doctor_whose_stdout_has_no_reader_ends_with_141(place: Ground) -> None:
     with ExitStack() as stack:
         done = run(place, "doctor", "--targets", "good,bad", program=FAKE, stdout=broken(stack))
@@ -142,6 +143,7 @@ def test_doctor_whose_stdout_has_no_reader_ends_with_141(place: Ground) -> None:
     assert place.left() == []
 
 
+@pytest.mark.long
 def test_closed_streams_are_as_dev_null(place: Ground) -> None:
     arguments = ["run", "--targets", "good", "--rounds", "1", "-o", "new.jsonl"]
     done = run(place, *arguments, program=FAKE, prefix=("sh", "-c", 'exec "$0" "$@" 0<&- 1>&- 2>&-'))

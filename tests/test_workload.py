@@ -288,6 +288,7 @@ def one_line(said: Said, *words: str) -> None:
         assert word in said.err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -309,6 +310,7 @@ def test_a_bad_folder_is_told_before_anything_starts(place: Ground, text: str, t
     assert place.left() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("closed", ["workload.toml", "start", "data", "www", "www/below", "www/below/page"])
 def test_what_we_may_not_read(closed: str) -> None:
     with ground(65534 if NOBODY else None) as here:
