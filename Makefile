@@ -15,6 +15,9 @@ REQUIRE = $(shell unshare --user --map-root-user true 2>/dev/null && echo namesp
 	test -w /var/run/docker.sock && echo docker),$(shell command -v chromium >/dev/null && echo browser)
 endif
 
+# The tests start the program hundreds of times: its bytecode is kept, also where the environment says otherwise.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup browser run test check lint lab proofs
 .NOTPARALLEL:
 
