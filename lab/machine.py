@@ -36,7 +36,7 @@ COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off apparmor=0"
 
 @dataclass(eq=False)
 class Machine:
-    """A machine that was started. out: the disk that it writes. hear: is told each line of its console."""
+    """A machine that was started. out: the disk that it writes. hear: receives each line of its console."""
 
     console: socket.socket
     out: IO[bytes]
@@ -59,7 +59,7 @@ class Machine:
     @property
     def has_written(self) -> bool:
         """Whether there is a tar on the disk `out`."""
-        return bool(os.pread(self.out.fileno(), 1, 0).strip(b"\0"))
+        return _is_written(self.out)
 
 
 @contextmanager
@@ -123,9 +123,13 @@ def ran(
 
 def take_out(disk: IO[bytes], into: Path) -> None:
     """Unpacks the tar that the machine wrote. Raises RunError where it wrote none."""
-    if not os.pread(disk.fileno(), 1, 0).strip(b"\0"):
+    if not _is_written(disk):
         raise RunError("the lab's machine has ended and brought nothing out")
     run(["tar", "--extract", "--no-same-owner", "--file", f"/proc/{os.getpid()}/fd/{disk.fileno()}", "-C", into])
+
+
+def _is_written(disk: IO[bytes]) -> bool:
+    return bool(os.pread(disk.fileno(), 1, 0).strip(b"\0"))
 
 
 def emulator() -> str:
