@@ -100,7 +100,8 @@ def lasting() -> Ground:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="wb-", dir="/tmp"))
+    """Make a folder on a disk. Some systems mount a tmpfs on /tmp: folders take no space there, files are shmem."""
+    folder = Path(tempfile.mkdtemp(prefix="wb-", dir="/var/tmp"))
     try:
         folder.chmod(0o755)
         yield folder

@@ -21,7 +21,7 @@ CONFORMANCE = (
 )
 """Tests every available engine. `make run` installs all that it needs but Hypothesis.
 
-TMPDIR: on Debian 13 /tmp is a tmpfs, whose folders take no space of a disk.
+TMPDIR: the folders that pytest keeps there are no remnants of a campaign (see inventory.PASSING).
 """
 
 
